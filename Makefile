@@ -1,0 +1,57 @@
+# Every verb works in a fresh clone: it makes .venv first. PYTHON names another interpreter, 3.11+.
+PYTHON ?= python3
+BIN := .venv/bin
+SERVE := .venv/serve.stamp
+DEV := .venv/dev.stamp
+
+.PHONY: run test check format train download export bench bench-micro bench-http clean
+
+run: $(SERVE)
+	$(BIN)/python -m cartpole.serve
+
+test: $(DEV)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine -q && $(BIN)/coverage report
+
+check: $(DEV)
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(DEV)
+	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+train: $(DEV)
+	$(BIN)/python tools/train_model.py
+
+download: $(DEV)
+	$(BIN)/python tools/download_model.py
+
+export: $(DEV)
+	$(BIN)/python tools/export_model.py
+
+bench: $(SERVE)
+	PYTHON=$(BIN)/python bench/bench.sh
+
+bench-micro: $(DEV)
+	$(BIN)/python -m bench.record micro
+
+bench-http: $(DEV)
+	$(BIN)/python -m bench.record end_to_end
+
+clean:
+	rm -rf .venv bench/results bench/.peers dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# torch first and on its own, so that nothing else chooses its version.
+.venv/torch.stamp:
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q torch==2.13.0
+	touch $@
+
+$(SERVE): .venv/torch.stamp pyproject.toml
+	$(BIN)/pip install -q -e .
+	touch $@
+
+$(DEV): .venv/torch.stamp pyproject.toml
+	$(BIN)/pip install -q -e '.[dev]'
+	touch $@ $(SERVE)

@@ -1,0 +1,28 @@
+"""`python -m bench.record NAME [pyperf's flags]`: run a pyperf benchmark, keep its result as JSON
+under bench/results/, and print the change against the previous run and its significance."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> int:
+    name, flags = sys.argv[1], sys.argv[2:]
+    RESULTS.mkdir(exist_ok=True)
+    previous = sorted(RESULTS.glob(f"{name}-*.json"))
+    current = RESULTS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}.json"
+    command = [sys.executable, "-m", f"bench.{name}", "--output", str(current), *flags]
+    if code := subprocess.run(command).returncode:
+        return code
+    if previous:
+        print(f"\nChange against {previous[-1].name}:", flush=True)
+        compare = [sys.executable, "-m", "pyperf", "compare_to", str(previous[-1]), str(current)]
+        return subprocess.run(compare).returncode
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""Every setting, declared once: its flag, environment variable, default, type and help.
+
+Precedence: flag, then environment, then default.
+"""
+
+import argparse
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, get_args, get_type_hints
+
+from cartpole import __version__
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+class BadSettings(Exception):
+    """A flag or variable has no valid value. The text is one line that names it."""
+
+
+def _bundled_model() -> Path:
+    """The shipped model: inside the package when installed, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / "models/CartPole-v1/model_traced.pt"
+    return inside if inside.exists() else package.parent / "models/CartPole-v1/model_traced.pt"
+
+
+BUNDLED_MODEL = _bundled_model()
+
+
+def _integer(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and least <= int(text[:12]) <= most):
+            raise ValueError(f"expected a whole number from {least} to {most:,}")
+        return int(text)
+
+    return parse
+
+
+def _choice(*names: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in names:
+            raise ValueError(f"expected one of {', '.join(names)}")
+        return text
+
+    return parse
+
+
+def _switch(text: str) -> bool:
+    values = {"1": True, "true": True, "on": True, "0": False, "false": False, "off": False}
+    if text.lower() not in values:
+        raise ValueError(f"expected one of {', '.join(values)}")
+    return values[text.lower()]
+
+
+def _file(text: str) -> Path:
+    try:
+        with open(text, "rb"):
+            return Path(text)
+    except OSError as error:
+        raise ValueError(error.strerror) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Each field: its type, how its text is parsed, its help, its default."""
+
+    host: Annotated[str, str, "address to listen on"] = "127.0.0.1"
+    port: Annotated[int, _integer(0, 65535), "TCP port; 0 takes a free one"] = 3000
+    uds: Annotated[Path | None, Path, "Unix socket to listen on instead of a TCP port"] = None
+    model: Annotated[Path, Path, "TorchScript file of the policy"] = BUNDLED_MODEL
+    threads: Annotated[int, _integer(1, 1024), "PyTorch's intra-op threads"] = 1
+    log_level: Annotated[str, _choice(*LOG_LEVELS), "least level that is logged"] = "info"
+    access_log: Annotated[bool, _switch, "log a line per request"] = False
+    ssl_certfile: Annotated[Path | None, _file, "TLS certificate, PEM; serves https"] = None
+    ssl_keyfile: Annotated[Path | None, _file, "TLS private key, PEM"] = None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What Settings declares of one setting."""
+
+    name: str
+    default: Any
+    type: Any
+    parse: Callable[[str], Any]
+    help: str
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        return "CARTPOLE_" + self.name.upper()
+
+
+DECLARED = [
+    Setting(name, getattr(Settings, name), *get_args(hint))
+    for name, hint in get_type_hints(Settings, include_extras=True).items()
+]
+
+
+def read_environment(environ: Mapping[str, str]) -> Settings:
+    """The settings that the CARTPOLE_… variables give; an empty variable counts as unset.
+
+    Raises:
+        BadSettings: a variable has no valid value.
+    """
+    return _checked(**_environment_values(environ))
+
+
+def read(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Settings:
+    """The settings of a command line and environment. Prints help and version, and exits 0.
+
+    Raises:
+        BadSettings: a flag or variable has no valid value.
+    """
+    flags = vars(_parser().parse_args(argv))
+    return _checked(**_environment_values(environ) | flags)
+
+
+def _checked(**values: Any) -> Settings:
+    settings = Settings(**values)
+    if settings.ssl_keyfile and not settings.ssl_certfile:
+        raise BadSettings("--ssl-keyfile needs --ssl-certfile")
+    return settings
+
+
+def _environment_values(environ: Mapping[str, str]) -> dict[str, Any]:
+    values = {}
+    for setting in DECLARED:
+        if text := environ.get(setting.variable):
+            try:
+                values[setting.name] = setting.parse(text)
+            except ValueError as error:
+                raise BadSettings(f"{setting.variable}={text}: {error}") from error
+    return values
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise BadSettings(message)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m cartpole.serve",
+        description="Serves a CartPole policy over HTTP.",
+        epilog="Each is also an environment variable: --log-level is CARTPOLE_LOG_LEVEL.",
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"cartpole {__version__}")
+    for setting in DECLARED:
+        if setting.type is bool:
+            text = f"{setting.help} (default: {'on' if setting.default else 'off'})"
+            action = argparse.BooleanOptionalAction
+            parser.add_argument(setting.flag, action=action, help=text)
+        else:
+            shown = "" if setting.default is None else f" (default: {setting.default})"
+            parser.add_argument(
+                setting.flag,
+                type=_flag_type(setting.parse),
+                metavar=setting.name.rpartition("_")[2].upper(),
+                help=setting.help + shown,
+            )
+    return parser
+
+
+def _flag_type(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    def convert(text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text}: {error}") from error
+
+    return convert

@@ -1,0 +1,60 @@
+"""What several test modules share: the shipped model, a runner for it, and a bare ASGI client."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cartpole.policy import Policy, load
+from cartpole.runner import Runner, set_threads
+from cartpole.settings import BUNDLED_MODEL
+
+ROOT = Path(__file__).resolve().parent.parent
+# cart-pole-rs's own model file; it lies beside the checkout on some machines, and is not ours.
+REFERENCE_MODEL = ROOT.parent / "shared/reference/cart-pole-rs-model_traced.pt"
+
+needs_reference = pytest.mark.skipif(
+    not REFERENCE_MODEL.exists(), reason="cart-pole-rs's model file is not on this machine"
+)
+
+GOLDEN = "position=0&velocity=0&angle=-1&angular_velocity=0"
+
+
+@pytest.fixture(scope="session")
+def policy() -> Policy:
+    set_threads(1)
+    return load(BUNDLED_MODEL)
+
+
+@pytest.fixture(scope="session")
+def runner(policy: Policy) -> Runner:
+    return Runner(policy)
+
+
+async def call(app: Any, method: str, path: str, query: bytes = b"") -> tuple[int, Any, bytes]:
+    """Status, headers and body that an ASGI application answers."""
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": query,
+        "root_path": "",
+        "headers": [],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 2),
+    }
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    body = b"".join(message.get("body", b"") for message in sent[1:])
+    return sent[0]["status"], dict(sent[0]["headers"]), body

@@ -1,0 +1,122 @@
+import asyncio
+import json
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.applications import Starlette
+
+from cartpole.app import create_app
+from cartpole.policy import BadPolicy
+from cartpole.runner import Runner
+from cartpole.settings import BadSettings
+from tests.conftest import GOLDEN, call
+
+
+@pytest.fixture(scope="module")
+def app(runner: Runner) -> Starlette:
+    return create_app(runner)
+
+
+def get(app: Starlette, path: str, query: bytes = b"", method: str = "GET") -> tuple[int, Any, Any]:
+    return asyncio.run(call(app, method, path, query))
+
+
+def test_inference(app: Starlette, runner: Runner) -> None:
+    status, headers, body = get(app, "/inference", GOLDEN.encode())
+    left, right = runner.one(0, 0, -1, 0)
+    assert status == 200
+    assert body == f'{{"left":{left!r},"right":{right!r}}}'.encode()
+    assert headers == {b"content-type": b"application/json", b"content-length": b"%d" % len(body)}
+
+
+def test_head_has_the_headers_and_no_body(app: Starlette) -> None:
+    with_body = get(app, "/inference", GOLDEN.encode())
+    assert get(app, "/inference", GOLDEN.encode(), "HEAD") == (200, with_body[1], b"")
+
+
+def test_bad_observation(app: Starlette) -> None:
+    status, headers, body = get(app, "/inference", b"position=0&velocity=x&angle=0")
+    assert (status, headers[b"content-type"]) == (400, b"application/json")
+    assert json.loads(body) == {"error": "velocity is not a finite decimal number: 'x'"}
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/inference/", "/Inference", "/health", "/inference/x", "/é"]
+)
+def test_unknown_paths(app: Starlette, path: str) -> None:
+    status, headers, body = get(app, path)
+    assert (status, headers[b"content-type"]) == (404, b"application/json")
+    assert json.loads(body) == {"error": "no such path"}
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW"])
+@pytest.mark.parametrize("path", ["/inference", "/health/live", "/health/ready"])
+def test_other_methods(app: Starlette, method: str, path: str) -> None:
+    status, headers, body = get(app, path, GOLDEN.encode(), method)
+    assert (status, headers[b"allow"]) == (405, b"GET, HEAD")
+    assert headers[b"content-type"] == b"application/json"
+    assert json.loads(body) == {"error": f"{method} is not allowed here"}
+
+
+def test_health(app: Starlette) -> None:
+    for path, status in (("/health/live", "live"), ("/health/ready", "ready")):
+        assert get(app, path)[::2] == (200, b'{"status":"%s"}' % status.encode())
+
+
+def test_ten_thousand_random_queries(app: Starlette) -> None:
+    async def run() -> None:
+        chance = random.Random(0)
+        parts = [
+            b"position=",
+            b"velocity=",
+            b"angle=",
+            b"angular_velocity=",
+            b"&",
+            b"1",
+            b"%2",
+            b"e",
+        ]
+        for _ in range(10_000):
+            query = chance.randbytes(chance.randrange(40))
+            if chance.random() < 0.5:
+                query = b"".join(chance.choice([*parts, query[:2]]) for _ in range(12))
+            status, _, body = await call(app, "GET", "/inference", query)
+            assert status in (200, 400)
+            assert json.loads(body).keys() == ({"left", "right"} if status == 200 else {"error"})
+
+    asyncio.run(run())
+
+
+@given(st.binary(max_size=60), st.sampled_from(["GET", "HEAD", "POST"]), st.text(max_size=9))
+def test_never_500(app: Starlette, query: bytes, method: str, path: str) -> None:
+    status, _, _ = get(app, f"/{path}", query, method)
+    assert status in (200, 400, 404, 405)
+
+
+def test_a_failing_forward_is_a_json_500(runner: Runner, caplog: Any) -> None:
+    app = create_app(runner)
+    failing = Runner(runner.policy)
+
+    def fail(*_: float) -> tuple[float, float]:
+        raise RuntimeError("no forward today")
+
+    failing.one = fail
+    app = create_app(failing)
+    for _ in range(3):
+        status, headers, body = get(app, "/inference", GOLDEN.encode())
+        assert (status, headers[b"content-type"]) == (500, b"application/json")
+        assert json.loads(body) == {"error": "internal error"}
+    assert [record.message for record in caplog.records] == ["forward failed: no forward today"]
+
+
+def test_created_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert get(create_app(), "/inference", GOLDEN.encode())[0] == 200
+    monkeypatch.setenv("CARTPOLE_MODEL", "none.pt")
+    with pytest.raises(BadPolicy, match=r"none\.pt"):
+        create_app()
+    monkeypatch.setenv("CARTPOLE_THREADS", "none")
+    with pytest.raises(BadSettings, match="CARTPOLE_THREADS=none"):
+        create_app()

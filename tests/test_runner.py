@@ -1,0 +1,99 @@
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from cartpole.observation import Observation
+from cartpole.policy import Policy, close, load
+from cartpole.runner import MAX_BATCH, Runner
+from tests.conftest import REFERENCE_MODEL, needs_reference
+from tests.test_policy import mlp, save
+
+LARGEST = torch.finfo(torch.float32).max
+EXTREMES = [0.0, -0.0, 4.8, -4.8, 1e-45, -1e-38, 1e6, -1e6, 1e30, -1e30]
+
+
+def observations(count: int) -> list[Observation]:
+    chance = random.Random(count)
+    ordinary = [tuple(chance.gauss(0, 2) for _ in range(4)) for _ in range(count)]
+    extreme = [tuple(chance.choice(EXTREMES) for _ in range(4)) for _ in range(count)]
+    mixed = [one for pair in zip(ordinary, extreme, strict=True) for one in pair]
+    return [(a, b, c, d) for a, b, c, d in mixed[:count]]
+
+
+def expected(policy: Policy, batch: list[Observation]) -> torch.Tensor:
+    return policy.forward(torch.tensor(batch, dtype=torch.float32))
+
+
+def check(policy: Policy, runner: Runner) -> None:
+    batch = observations(300)
+    alone = [runner.one(*observation) for observation in batch]
+    assert close(torch.tensor(alone), expected(policy, batch))
+    for rows in (1, 2, 3, 4, 5, 63, 64, 65, 256, 257, 300):
+        assert repr(runner.batch(batch[:rows])) == repr(alone[:rows])  # nan is nan
+
+
+def test_agrees_with_the_modules_forward(policy: Policy, runner: Runner) -> None:
+    check(policy, runner)
+    assert runner.engine == "torchscript"
+
+
+@needs_reference
+def test_cart_pole_rs_own_file() -> None:
+    policy = load(REFERENCE_MODEL)
+    runner = Runner(policy)
+    check(policy, runner)
+    assert runner.one(0, 0, -1, 0) == pytest.approx((15.974627, -15.953771), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        nn.Linear(4, 2),
+        mlp(4, 7, 2),
+        mlp(4, 50, 33, 2),
+        mlp(4, 64, 64, 2, activation=nn.ReLU),
+        mlp(4, 256, 256, 256, 2),
+        mlp(4, 16, 2, activation=nn.ELU),
+        nn.Sequential(nn.LayerNorm(4), nn.Linear(4, 2)),
+    ],
+    ids=["linear", "7", "50-33", "relu", "256", "elu", "layer-norm"],
+)
+def test_other_networks(tmp_path: Path, network: nn.Module) -> None:
+    policy = load(save(tmp_path / "m.pt", network))
+    check(policy, Runner(policy))
+
+
+def test_every_batch_size_gives_the_bits_of_single_calls(runner: Runner) -> None:
+    batch = observations(MAX_BATCH)
+    alone = [runner.one(*observation) for observation in batch]
+    for rows in [*range(1, 258), 511, 512, 513, 1000, MAX_BATCH]:
+        assert runner.batch(batch[-rows:]) == alone[-rows:]
+
+
+def test_batch_bounds(runner: Runner) -> None:
+    assert runner.batch([]) == []
+    with pytest.raises(ValueError, match="1025 observations, at most 1024"):
+        runner.batch([(0, 0, 0, 0)] * (MAX_BATCH + 1))
+
+
+def test_every_float32_is_taken(policy: Policy, runner: Runner) -> None:
+    for value in (LARGEST, -LARGEST, 3.4028235677973362e38, 1e-45, -0.0):
+        for place in range(4):
+            one = [0.0] * 4
+            one[place] = value
+            found = torch.tensor([runner.one(*one)])
+            assert close(found, policy.forward(torch.tensor([one]).clamp(-LARGEST, LARGEST)))
+
+
+def test_where_blas_never_agrees_rows_run_alone(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With no group size to try, every batch falls back to single calls."""
+    monkeypatch.setattr("cartpole.runner.ROW_GROUPS", (1,))
+    runner = Runner(policy)
+    batch = observations(20)
+    assert runner.batch(batch) == [runner.one(*observation) for observation in batch]
+    assert close(torch.tensor(runner.batch(batch)), expected(policy, batch))

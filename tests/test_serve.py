@@ -1,0 +1,270 @@
+import http.client
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import gymnasium
+import pytest
+import torch
+
+from bench.server import Server, free_port, serving
+from cartpole.policy import Policy, close
+from cartpole.runner import Runner
+from cartpole.settings import BUNDLED_MODEL
+from tests.conftest import GOLDEN, REFERENCE_MODEL, ROOT, needs_reference
+
+SERVE = [sys.executable, "-m", "cartpole.serve"]
+
+
+def refuse(*flags: str, **environment: str) -> tuple[int, str]:
+    """Exit code and the one line that a start prints which fails."""
+    done = subprocess.run(
+        [*SERVE, *flags], env=os.environ | environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1, done.stderr
+    return done.returncode, done.stderr
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving() as running:
+        yield running
+
+
+def test_answers(server: Server, runner: Runner) -> None:
+    status, body = server.get(f"/inference?{GOLDEN}")
+    assert (status, json.loads(body)) == (
+        200,
+        dict(zip(("left", "right"), runner.one(0, 0, -1, 0), strict=True)),
+    )
+    assert server.get("/inference?position=1")[0] == 400
+    assert server.get("/nothing")[0] == 404
+    assert server.get("/health/live") == (200, b'{"status":"live"}')
+    assert server.get("/health/ready") == (200, b'{"status":"ready"}')
+
+
+def test_the_whole_answer(server: Server) -> None:
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(f"GET /inference?{GOLDEN} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        head, _, body = client.recv(4096).partition(b"\r\n\r\n")
+    lines = head.split(b"\r\n")
+    assert lines[0] == b"HTTP/1.1 200 OK"
+    assert [line.split(b":")[0] for line in lines[1:]] == [
+        b"date",
+        b"content-type",
+        b"content-length",
+    ]
+    assert lines[3] == b"content-length: %d" % len(body)
+
+
+def test_holds_the_pole_for_500_steps_in_each_of_100_episodes(server: Server) -> None:
+    environment = gymnasium.make("CartPole-v1")
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    for seed in range(20_000, 20_100):
+        (position, velocity, angle, turning), _ = environment.reset(seed=seed)
+        for step in range(1, 501):
+            connection.request(
+                "GET",
+                f"/inference?position={position!s}&velocity={velocity!s}"
+                f"&angle={angle!s}&angular_velocity={turning!s}".replace("+", "%2B"),
+            )
+            logits = json.loads(connection.getresponse().read())
+            action = int(logits["right"] > logits["left"])
+            state, _, terminated, truncated, _ = environment.step(action)
+            position, velocity, angle, turning = state
+            assert not terminated, (seed, step)
+        assert truncated
+
+
+@needs_reference
+def test_serves_cart_pole_rs_own_file() -> None:
+    with serving("--model", str(REFERENCE_MODEL)) as running:
+        logits = json.loads(running.get(f"/inference?{GOLDEN}")[1])
+    assert logits == pytest.approx({"left": 15.974627, "right": -15.953771}, rel=1e-6)
+
+
+def test_says_in_one_line_what_it_serves_and_stops_cleanly() -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        port = free_port()
+        process = subprocess.Popen(
+            [*SERVE, "--port", str(port)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stderr
+        line = process.stderr.readline()
+        assert f"on http://127.0.0.1:{port} with torchscript" in line
+        assert str(BUNDLED_MODEL) in line
+        process.send_signal(number)
+        assert process.communicate(timeout=30) == ("", "")
+        assert process.returncode == 0
+
+
+def test_port_in_use() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, line = refuse("--port", str(port))
+    assert code == 3
+    assert f"can't listen on 127.0.0.1:{port}: Address already in use" in line
+
+
+@pytest.mark.parametrize("host", ["256.0.0.1", "no.such.host.invalid", "203.0.113.1"])
+def test_bad_host(host: str) -> None:
+    code, line = refuse("--host", host)
+    assert code == 3
+    assert f"can't listen on {host}:3000: " in line
+
+
+def test_bad_settings() -> None:
+    code, line = refuse("--port", "none")
+    assert (code, line) == (
+        2,
+        "cartpole: argument --port: none: expected a whole number from 0 to 65,535\n",
+    )
+    assert refuse(CARTPOLE_THREADS="many")[0] == 2
+
+
+def test_bad_models_stop_the_start_before_the_port_is_bound(tmp_path: Path) -> None:
+    cut = tmp_path / "cut.pt"
+    cut.write_bytes(BUNDLED_MODEL.read_bytes()[:10_000])
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])  # it would fail on the port if it came so far
+        for path, reason in ((cut, "no TorchScript file"), (tmp_path / "no.pt", "No such file")):
+            code, line = refuse("--model", str(path), "--port", port)
+            assert code == 3
+            assert f"{path}: {reason}" in line
+
+
+def test_bad_certificate(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.pem"
+    bad.write_text("none")
+    code, line = refuse("--ssl-certfile", str(bad), "--port", "0")
+    assert code == 3
+    assert "--ssl-certfile" in line
+
+
+def test_tls(tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "1",
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=DNS:localhost",
+            "-keyout",
+            str(key),
+            "-out",
+            str(certificate),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    with serving("--ssl-certfile", str(certificate), "--ssl-keyfile", str(key)) as running:
+        context = ssl.create_default_context(cafile=str(certificate))
+        client = http.client.HTTPSConnection("localhost", running.port, context=context, timeout=9)
+        client.request("GET", f"/inference?{GOLDEN}")
+        response = client.getresponse()
+        assert (response.status, response.read()[:8]) == (200, b'{"left":')
+        client.close()
+
+
+def test_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    process = subprocess.Popen([*SERVE, "--uds", str(path)], stderr=subprocess.PIPE, text=True)
+    assert process.stderr
+    assert f"on unix:{path} " in process.stderr.readline()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        client.sendall(b"GET /health/ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert client.recv(4096).startswith(b"HTTP/1.1 200 OK")
+    process.terminate()
+    assert process.communicate(timeout=30)[1] == ""
+    assert process.returncode == 0
+    assert not path.exists()
+    code, line = refuse("--uds", str(tmp_path / "no" / "socket"))
+    assert code == 3
+    assert f"can't listen on {tmp_path / 'no' / 'socket'}" in line
+
+
+def test_access_log() -> None:
+    port = free_port()
+    process = subprocess.Popen(
+        [*SERVE, "--port", str(port), "--access-log"], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr
+    process.stderr.readline()
+    Server(process, port).get("/health/ready")
+    process.terminate()
+    assert '"GET /health/ready HTTP/1.1" 200' in process.communicate(timeout=30)[1]
+
+
+def test_under_another_asgi_command() -> None:
+    command = [sys.executable, "-m", "uvicorn", "--factory", "cartpole.app:create_app"]
+    with serving(command=[*command, "--port", "{port}"]) as running:
+        assert running.get(f"/inference?{GOLDEN}")[0] == 200
+
+
+def test_from_a_wheel_in_another_folder(tmp_path: Path, policy: Policy) -> None:
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "build",
+            "--wheel",
+            "--no-isolation",
+            "--outdir",
+            str(tmp_path),
+            str(ROOT),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    site = tmp_path / "site"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", site, wheel],
+        check=True,
+        capture_output=True,
+    )
+    port = free_port()
+    process = subprocess.Popen(
+        [*SERVE, "--port", str(port)],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(site)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr
+    assert str(site / "cartpole/models/CartPole-v1/model_traced.pt") in process.stderr.readline()
+    logits = json.loads(Server(process, port).get(f"/inference?{GOLDEN}")[1])
+    process.terminate()
+    process.communicate(timeout=30)
+    expected = policy.forward(torch.tensor([[0.0, 0.0, -1.0, 0.0]]))
+    assert close(torch.tensor([[logits["left"], logits["right"]]]), expected)
+
+
+def test_imports_no_more_than_it_needs() -> None:
+    """Neither the command's help nor the served application imports anything of the extras."""
+    program = (
+        "import sys, cartpole.app, cartpole.serve;"
+        "extras = {'numpy', 'gymnasium', 'stable_baselines3', 'pyperf', 'rl_zoo3', 'hypothesis'};"
+        "print(sorted(extras & set(sys.modules) - {'numpy'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "[]\n"
+    program = "import cartpole.serve, sys; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "False\n"

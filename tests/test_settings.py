@@ -1,0 +1,77 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from cartpole.settings import BUNDLED_MODEL, DECLARED, BadSettings, Settings, read, read_environment
+
+
+def test_defaults() -> None:
+    assert read([], {}) == read_environment({}) == Settings()
+    assert Settings().host == "127.0.0.1"
+    assert Settings().port == 3000
+    assert Settings().model == BUNDLED_MODEL
+    assert not Settings().access_log
+
+
+def test_flag_over_environment_over_default() -> None:
+    environment = {"CARTPOLE_PORT": "4000", "CARTPOLE_HOST": "::1", "CARTPOLE_ACCESS_LOG": "on"}
+    settings = read(["--port", "5000", "--no-access-log"], environment)
+    assert (settings.port, settings.host, settings.access_log) == (5000, "::1", False)
+    assert read_environment(environment).access_log
+    assert read_environment({"CARTPOLE_PORT": ""}).port == 3000
+
+
+def test_every_setting_is_a_flag_and_a_variable(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    values = {"log_level": "debug", "port": "1", "threads": "1", "access_log": "on"}
+    for setting in DECLARED:
+        text = values.get(setting.name, str(file))
+        variables = {setting.variable: text}
+        flags = [setting.flag] if setting.type is bool else [setting.flag, text]
+        if setting.name == "ssl_keyfile":
+            variables["CARTPOLE_SSL_CERTFILE"] = str(file)
+            flags += ["--ssl-certfile", str(file)]
+        assert read(flags, {}) == read([], variables)
+        assert getattr(read(flags, {}), setting.name) == setting.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--port", "70000"], "argument --port: 70000: expected a whole number from 0 to 65,535"),
+        (["--port", "-1"], "argument --port: -1: expected"),
+        (["--port", "1e3"], "argument --port: 1e3: expected"),
+        (["--port", "٣"], "argument --port: ٣: expected"),
+        (["--port"], "argument --port: expected one argument"),
+        (["--threads", "0"], "argument --threads: 0: expected a whole number from 1 to 1,024"),
+        (["--log-level", "loud"], "argument --log-level: loud: expected one of debug, info, wa"),
+        (["--ssl-certfile", "none.pem"], "argument --ssl-certfile: none.pem: No such file"),
+        (["--ssl-keyfile", __file__], "--ssl-keyfile needs --ssl-certfile"),
+        (["--por", "1"], "unrecognized arguments: --por"),
+        (["extra"], "unrecognized arguments: extra"),
+    ],
+)
+def test_bad_flags(flags: list[str], message: str) -> None:
+    with pytest.raises(BadSettings, match=f"^{re.escape(message)}"):
+        read(flags, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("PORT", "x"), ("THREADS", "0"), ("ACCESS_LOG", "maybe"), ("SSL_CERTFILE", "none.pem")],
+)
+def test_bad_variables(name: str, text: str) -> None:
+    with pytest.raises(BadSettings, match=f"^CARTPOLE_{name}={text}: "):
+        read([], {f"CARTPOLE_{name}": text})
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    for flag in ("--help", "--version"):
+        with pytest.raises(SystemExit) as stopped:
+            read([flag], {})
+        assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(setting.flag in shown and setting.help in shown for setting in DECLARED)
+    assert re.search(r"^cartpole \d+\.\d+\.\d+$", shown, re.M)

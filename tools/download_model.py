@@ -1,0 +1,66 @@
+"""`make download`: the PPO agent for CartPole-v1 that rl_zoo3 publishes on the Hugging Face hub."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tools.agent import BadAgent, read_agent
+
+TARGET = Path(__file__).resolve().parent.parent / "models/CartPole-v1/CartPole-v1.zip"
+SECONDS = 300
+
+
+class DownloadFailed(Exception):
+    """The agent could not be fetched. The text is one line."""
+
+
+def download(target: Path) -> None:
+    """Fetch the agent to `target`, which is replaced only by a zip that can be exported.
+
+    Raises:
+        DownloadFailed: the hub can't be reached, or does not have the agent.
+        BadAgent: what came is no agent that can be exported.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        command = [sys.executable, "-m", "rl_zoo3.load_from_hub"]
+        command += ["--algo", "ppo", "--env", "CartPole-v1", "--organization", "sb3"]
+        command += ["--folder", folder, "--exp-id", "-1"]
+        # rl_zoo3 fetches only with this word, because it unpickles what it plays. Here nothing is
+        # unpickled: tools/agent.py reads weights and plain JSON.
+        environment = os.environ | {"TRUST_REMOTE_CODE": "True"}
+        try:
+            subprocess.run(
+                command,
+                env=environment,
+                check=True,
+                timeout=SECONDS,
+                capture_output=True,
+                text=True,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise DownloadFailed(f"nothing after {SECONDS} s") from error
+        except subprocess.CalledProcessError as error:
+            lines = [line.strip() for line in error.stderr.splitlines() if line.strip()]
+            raise DownloadFailed(lines[-1][:300] if lines else "rl_zoo3 failed") from error
+        fetched = Path(folder) / "ppo/CartPole-v1.zip"
+        read_agent(fetched)
+        os.replace(fetched, target)
+
+
+def main() -> int:
+    try:
+        download(TARGET)
+    except (DownloadFailed, BadAgent) as error:
+        print(f"download: {error}; {TARGET.name} is left as it was", file=sys.stderr)
+        return 1
+    print(f"downloaded {TARGET}; `make export` makes a model of it")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
