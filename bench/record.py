@@ -1,19 +1,20 @@
 """`python -m bench.record NAME [pyperf's flags]`: run a pyperf benchmark, keep its result as JSON
 under bench/results/, and print the change against the previous run and its significance."""
 
+import os
 import subprocess
 import sys
-import time
+from datetime import datetime
 from pathlib import Path
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(os.environ.get("CARTPOLE_BENCH_RESULTS", Path(__file__).parent / "results"))
 
 
 def main() -> int:
     name, flags = sys.argv[1], sys.argv[2:]
     RESULTS.mkdir(exist_ok=True)
     previous = sorted(RESULTS.glob(f"{name}-*.json"))
-    current = RESULTS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}.json"
+    current = RESULTS / f"{name}-{datetime.now().strftime('%Y%m%d-%H%M%S-%f')}.json"
     command = [sys.executable, "-m", f"bench.{name}", "--output", str(current), *flags]
     if code := subprocess.run(command).returncode:
         return code

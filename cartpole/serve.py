@@ -97,9 +97,8 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
-        raise OSError(
-            f"can't listen on {host}:{port}: {(error.strerror or str(error)).partition(' (')[0]}"
-        ) from error
+        reason = str(error.strerror).partition(" (")[0]
+        raise OSError(f"can't listen on {host}:{port}: {reason}") from error
 
 
 def _summary(settings: Settings, runner: "Runner", listener: socket.socket | None) -> str:

@@ -197,7 +197,8 @@ class Doubled(nn.Module):
         self.linear = nn.Linear(4, 2)
 
     def forward(self, observation: Tensor) -> Tensor:
-        return self.linear(observation) + self.linear(observation * 2)
+        doubled: Tensor = self.linear(observation) + self.linear(observation * 2)
+        return doubled
 
 
 @pytest.mark.parametrize(

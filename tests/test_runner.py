@@ -24,7 +24,8 @@ def observations(count: int) -> list[Observation]:
 
 
 def expected(policy: Policy, batch: list[Observation]) -> torch.Tensor:
-    return policy.forward(torch.tensor(batch, dtype=torch.float32))
+    logits: torch.Tensor = policy.forward(torch.tensor(batch, dtype=torch.float32))
+    return logits
 
 
 def check(policy: Policy, runner: Runner) -> None:

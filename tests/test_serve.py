@@ -81,6 +81,7 @@ def test_holds_the_pole_for_500_steps_in_each_of_100_episodes(server: Server) ->
             position, velocity, angle, turning = state
             assert not terminated, (seed, step)
         assert truncated
+    connection.close()
 
 
 @needs_reference

@@ -3,9 +3,9 @@
 import hashlib
 import io
 import json
-import pickle
 import re
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,19 +57,16 @@ def read_agent(path: Path) -> Agent:
         content = path.read_bytes()
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             data = json.loads(_member(archive, "data"))
-            weights = torch.load(
-                io.BytesIO(_member(archive, "policy.pth")), map_location="cpu", weights_only=True
-            )
+            weights = _load_weights(_member(archive, "policy.pth"))
             version = "unknown"
             if "_stable_baselines3_version" in archive.namelist():
                 version = _member(archive, "_stable_baselines3_version").decode("ascii").strip()
     except OSError as error:
         raise BadAgent(f"{path}: {error.strerror or error}") from error
-    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, zlib.error) as error:
         raise BadAgent(f"{path}: found no readable zip ({error}), {_EXPECTED}") from error
-    except (ValueError, RuntimeError, pickle.UnpicklingError, KeyError) as error:
-        reason = str(error).partition("\n")[0][:160]
-        raise BadAgent(f"{path}: found unreadable contents ({reason}), {_EXPECTED}") from error
+    except ValueError as error:
+        raise BadAgent(f"{path}: found unreadable contents ({error}), {_EXPECTED}") from error
     if not isinstance(data, dict) or not _is_state(weights):
         raise BadAgent(f"{path}: found another kind of `data` or `policy.pth`, {_EXPECTED}")
     try:
@@ -93,6 +90,14 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
     if archive.getinfo(name).file_size > LARGEST_MEMBER:
         raise ValueError(f"member {name!r} is over {LARGEST_MEMBER >> 20} MiB")
     return archive.read(name)
+
+
+def _load_weights(content: bytes) -> Any:
+    try:
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler raises almost anything when fed with junk
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0][:160]
+        raise ValueError(f"policy.pth: {reason}") from error
 
 
 def _is_state(weights: Any) -> bool:

@@ -22,11 +22,13 @@ EPISODES, FIRST_EVALUATION_SEED, PERFECT = 100, 10_000, 500.0
 PACKAGES = ("rl_zoo3", "stable_baselines3", "gymnasium", "torch", "numpy")
 
 
-def train(seed: int, folder: Path) -> Path:
+def train(seed: int, timesteps: int, folder: Path) -> Path:
     """Train with rl_zoo3's own command line; returns the agent's zip. Shows a progress bar."""
     command = [sys.executable, "-m", "rl_zoo3.train", "--algo", "ppo", "--env", "CartPole-v1"]
     command += ["--seed", str(seed), "--device", "cpu", "--num-threads", "1", "--eval-freq", "-1"]
     command += ["--log-folder", str(folder), "--progress", "--verbose", "0"]
+    if timesteps:
+        command += ["--n-timesteps", str(timesteps)]
     subprocess.run(command, check=True)
     return folder / "ppo/CartPole-v1_1/CartPole-v1.zip"
 
@@ -96,12 +98,13 @@ answers with confidence far outside the states that it was trained on.
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Train, evaluate, export and describe an agent.")
     parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--timesteps", type=int, default=0, help="instead of the tuned number")
     parser.add_argument("--output", type=Path, default=MODELS, metavar="FOLDER")
     arguments = parser.parse_args(argv)
     output: Path = arguments.output
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output) as name:
-        trained = train(arguments.seed, Path(name))
+        trained = train(arguments.seed, arguments.timesteps, Path(name))
         returns = evaluate(trained)
         print(f"return over {len(returns)} episodes: {min(returns)} to {max(returns)}")
         if min(returns) < PERFECT:

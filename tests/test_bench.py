@@ -1,0 +1,157 @@
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.server import Server, free_port, serving
+from cartpole.observation import parse
+from tests.conftest import ROOT
+
+# Speaks vegeta 12's command line, as its own help gives it, and really sends the requests.
+VEGETA = """#!{python}
+import json, sys, urllib.error, urllib.request
+command, *flags = sys.argv[1:]
+known = dict(
+    attack=("name", "rate", "duration", "output"),
+    report=("type", "output"),
+    plot=("title", "output"),
+)[command]
+options = dict(flag[1:].split("=", 1) for flag in flags if flag.startswith("-"))
+assert options.keys() <= set(known), options
+files = [flag for flag in flags if not flag.startswith("-")]
+if command == "attack":
+    codes = []
+    for line in sys.stdin.read().split("\\n\\n"):
+        method, url = line.strip().split(" ", 1)
+        assert method == "GET"
+        try:
+            codes.append(urllib.request.urlopen(url, timeout=9).status)
+        except urllib.error.HTTPError as error:
+            codes.append(error.code)
+    open(options["output"], "w").write(json.dumps([codes, options["rate"], options["duration"]]))
+else:
+    codes, rate, duration = json.load(open(files[0]))
+    success = codes.count(200) / len(codes)
+    text = f"Success [ratio] {{success:.2%}} at {{rate}} for {{duration}}\\n"
+    if options.get("type") == "json":
+        text = '{{"rate":50.1,"success":%g,"status_codes":{{}},"errors":[]}}' % success
+    if "output" in options:
+        open(options["output"], "w").write(text)
+    else:
+        print(text)
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving() as running:
+        yield running
+
+
+def bench(tmp_path: Path, url: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    vegeta = tmp_path / "vegeta"
+    vegeta.write_text(VEGETA.format(python=sys.executable))
+    vegeta.chmod(0o755)
+    variables = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "URL": url, "PYTHON": sys.executable}
+    variables |= {"RESULTS": str(tmp_path / "results"), **environment}
+    return subprocess.run(
+        [str(ROOT / "bench/bench.sh")],
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_load_script_against_a_running_service(tmp_path: Path, server: Server) -> None:
+    done = bench(tmp_path, f"http://127.0.0.1:{server.port}/", RATE="50", DURATION="2s")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "100.00% at 50 for 2s" in done.stdout
+    kept = sorted(path.suffix for path in (tmp_path / "results").iterdir())
+    assert kept == [".bin", ".html", ".json"]
+    assert server.process.poll() is None
+
+
+def test_load_script_starts_and_stops_a_service_of_its_own(tmp_path: Path) -> None:
+    port = free_port()
+    done = bench(tmp_path, f"http://127.0.0.1:{port}")
+    assert done.returncode == 0, done.stderr
+    assert "100.00% at 200 for 30s" in done.stdout
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", port))
+
+
+def test_load_script_fails_when_requests_fail(tmp_path: Path, server: Server) -> None:
+    script = (ROOT / "bench/bench.sh").read_text()
+    folder = tmp_path / "bench"
+    folder.mkdir()
+    (folder / "bench.sh").write_text(script)
+    (folder / "targets.txt").write_text("GET http://127.0.0.1:3000/inference?position=x\n")
+    vegeta = tmp_path / "vegeta"
+    vegeta.write_text(VEGETA.format(python=sys.executable))
+    vegeta.chmod(0o755)
+    url = f"http://127.0.0.1:{server.port}"
+    done = subprocess.run(
+        ["bash", str(folder / "bench.sh")],
+        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "URL": url},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (1, "bench: requests failed\n")
+
+
+def test_load_script_without_vegeta_and_without_a_service(tmp_path: Path) -> None:
+    bare = subprocess.run(
+        ["/bin/bash", str(ROOT / "bench/bench.sh")],
+        env={"PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+    )
+    assert bare.returncode == 127
+    assert re.fullmatch("bench: vegeta is not installed: .*\n", bare.stderr)
+    done = bench(tmp_path, "http://127.0.0.2:1")
+    assert (done.returncode, done.stderr) == (1, "bench: nothing is ready at http://127.0.0.2:1\n")
+
+
+def test_targets_cover_the_observation_space() -> None:
+    lines = (ROOT / "bench/targets.txt").read_text().split("\n\n")
+    queries = [line.strip().partition("GET http://127.0.0.1:3000/inference?")[2] for line in lines]
+    observations = [parse(query.encode()) for query in queries]
+    assert len(set(observations)) >= 6
+    for values in zip(*observations, strict=True):
+        assert min(values) < 0 < max(values)
+    assert max(max(map(abs, observation)) for observation in observations) > 1e38
+
+
+def run_benchmark(tmp_path: Path, name: str, *flags: str) -> str:
+    quick = ["--processes", "1", "--values", "1", "--warmups", "0", "--loops", "2", "--quiet"]
+    command = [sys.executable, "-m", "bench.record", name, *quick, *flags]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=120,
+        env=os.environ | {"CARTPOLE_BENCH_RESULTS": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_micro_benchmark(tmp_path: Path) -> None:
+    run_benchmark(tmp_path, "micro")
+    (result,) = tmp_path.glob("micro-*.json")
+    names = [run["metadata"]["name"] for run in json.loads(result.read_text())["benchmarks"]]
+    assert names[0] == "cartpole-inference"
+    assert {"naive-inference", "parse", "render", "batch-8", "batch-64", "batch-256"} < set(names)
+
+
+def test_end_to_end_benchmark_is_kept_and_compared(tmp_path: Path) -> None:
+    assert "Change against" not in run_benchmark(tmp_path, "end_to_end")
+    assert "Change against end_to_end-" in run_benchmark(tmp_path, "end_to_end")
+    results = sorted(tmp_path.glob("end_to_end-*.json"))
+    assert len(results) == 2
+    kept = json.loads(results[0].read_text())["benchmarks"][0]
+    assert kept["metadata"]["name"] == "GET /inference"
