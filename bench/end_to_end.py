@@ -35,7 +35,7 @@ def requests(connection: socket.socket, loops: int) -> float:
 
 
 def measure() -> None:
-    bench = pyperf.Runner(processes=10)
+    bench = pyperf.Runner(processes=5)
     bench.argparser.set_defaults(affinity=str(CLIENT_CPU), inherit_environ=[PORT])
     bench.parse_args()
     bench.metadata["description"] = "GET /inference over a kept-alive loopback connection"

@@ -1,4 +1,3 @@
-import json
 import os
 import re
 import socket
@@ -7,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyperf
 import pytest
 
 from bench.server import Server, free_port, serving
@@ -143,7 +143,7 @@ def run_benchmark(tmp_path: Path, name: str, *flags: str) -> str:
 def test_micro_benchmark(tmp_path: Path) -> None:
     run_benchmark(tmp_path, "micro")
     (result,) = tmp_path.glob("micro-*.json")
-    names = [run["metadata"]["name"] for run in json.loads(result.read_text())["benchmarks"]]
+    names = pyperf.BenchmarkSuite.load(str(result)).get_benchmark_names()
     assert names[0] == "cartpole-inference"
     assert {"naive-inference", "parse", "render", "batch-8", "batch-64", "batch-256"} < set(names)
 
@@ -153,5 +153,5 @@ def test_end_to_end_benchmark_is_kept_and_compared(tmp_path: Path) -> None:
     assert "Change against end_to_end-" in run_benchmark(tmp_path, "end_to_end")
     results = sorted(tmp_path.glob("end_to_end-*.json"))
     assert len(results) == 2
-    kept = json.loads(results[0].read_text())["benchmarks"][0]
-    assert kept["metadata"]["name"] == "GET /inference"
+    suite = pyperf.BenchmarkSuite.load(str(results[0]))
+    assert suite.get_benchmark_names() == ["GET /inference"]
