@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from bench.server import Server, free_port, serving
+from cartpole.observation import NAMES
 from cartpole.policy import Policy, close
 from cartpole.runner import Runner
 from cartpole.settings import BUNDLED_MODEL
@@ -30,6 +31,16 @@ def refuse(*flags: str, **environment: str) -> tuple[int, str]:
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1, done.stderr
     return done.returncode, done.stderr
+
+
+def read_answer(client: socket.socket) -> bytes:
+    """One whole answer with a JSON object as its body."""
+    answer = b""
+    while not answer.endswith(b"}"):
+        more = client.recv(4096)
+        assert more, answer
+        answer += more
+    return answer
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +64,8 @@ def test_answers(server: Server, runner: Runner) -> None:
 def test_the_whole_answer(server: Server) -> None:
     with socket.create_connection(("127.0.0.1", server.port)) as client:
         client.sendall(f"GET /inference?{GOLDEN} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        head, _, body = client.recv(4096).partition(b"\r\n\r\n")
+        answer = read_answer(client)
+    head, _, body = answer.partition(b"\r\n\r\n")
     lines = head.split(b"\r\n")
     assert lines[0] == b"HTTP/1.1 200 OK"
     assert [line.split(b":")[0] for line in lines[1:]] == [
@@ -76,22 +88,18 @@ def test_every_truncated_prefix_of_a_request(server: Server) -> None:
 
 def test_holds_the_pole_for_500_steps_in_each_of_100_episodes(server: Server) -> None:
     environment = gymnasium.make("CartPole-v1")
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
-    for seed in range(20_000, 20_100):
-        (position, velocity, angle, turning), _ = environment.reset(seed=seed)
-        for step in range(1, 501):
-            connection.request(
-                "GET",
-                f"/inference?position={position!s}&velocity={velocity!s}"
-                f"&angle={angle!s}&angular_velocity={turning!s}".replace("+", "%2B"),
-            )
-            logits = json.loads(connection.getresponse().read())
-            action = int(logits["right"] > logits["left"])
-            state, _, terminated, truncated, _ = environment.step(action)
-            position, velocity, angle, turning = state
-            assert not terminated, (seed, step)
-        assert truncated
-    connection.close()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+        for seed in range(20_000, 20_100):
+            state, _ = environment.reset(seed=seed)
+            for step in range(1, 501):
+                pairs = zip(NAMES, state.tolist(), strict=True)
+                query = "&".join(f"{name}={value}" for name, value in pairs)
+                client.sendall(f"GET /inference?{query} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                logits = json.loads(read_answer(client).partition(b"\r\n\r\n")[2])
+                action = int(logits["right"] > logits["left"])
+                state, _, terminated, truncated, _ = environment.step(action)
+                assert not terminated, (seed, step)
+            assert truncated
 
 
 @needs_reference
