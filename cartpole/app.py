@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from cartpole.observation import BadObservation, parse
+from cartpole.observation import BadObservation, Observation, parse
 from cartpole.policy import load
 from cartpole.reply import headers, render, render_error
 from cartpole.runner import Runner, set_threads
@@ -44,6 +44,20 @@ class Inference:
         except Exception as error:
             return self.fail(error)
 
+    def answer_all(self, asked: list[Observation | BadObservation]) -> list[Answer]:
+        """The same for what was parsed already: one forward for all, one answer for each."""
+        try:
+            if len(asked) == 1 and type(asked[0]) is tuple:
+                return [(200, render(*self._runner.one(*asked[0])))]
+            logits = self._runner.batch([one for one in asked if type(one) is tuple])
+            good = [(200, render(left, right)) for left, right in logits]
+        except Exception as error:
+            good = [self.fail(error)] * len(asked)
+        if len(good) == len(asked):
+            return good
+        answers = iter(good)
+        return [refuse(one) if isinstance(one, BadObservation) else next(answers) for one in asked]
+
     def fail(self, error: Exception) -> Answer:
         """A forward raised: 500, and one log line until it raises something else."""
         if str(error) != self._last_failure:
@@ -71,26 +85,26 @@ class Constant:
 
 
 async def _respond(scope: Scope, send: Send, status: int, body: bytes) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": headers(body)})
+    await send({"type": "http.response.start", "status": status, "headers": headers(len(body))})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
 
-def create_app(runner: Runner | None = None) -> Starlette:
+def create_app(inference: Inference | None = None) -> Starlette:
     """The application, for any ASGI server: `uvicorn --factory cartpole.app:create_app`.
 
     Args:
-        runner: what answers; by default the model and threads of the CARTPOLE_… environment.
+        inference: what answers; by default the model and threads of the CARTPOLE_… environment.
 
     Raises:
         BadPolicy: the model file can't be served.
         BadSettings: a CARTPOLE_… variable has no valid value.
     """
-    if runner is None:
+    if inference is None:
         settings = read_environment(os.environ)
         set_threads(settings.threads)
-        runner = Runner(load(settings.model))
+        inference = Inference(Runner(load(settings.model)))
     routes = [
-        Route("/inference", Inference(runner), methods=METHODS),
+        Route("/inference", inference, methods=METHODS),
         Route("/health/live", Constant(b'{"status":"live"}'), methods=METHODS),
         Route("/health/ready", Constant(b'{"status":"ready"}'), methods=METHODS),
     ]

@@ -45,9 +45,14 @@ def parse(query: bytes) -> Observation:
     Raises:
         BadObservation: a parameter is missing, repeated, or not a finite decimal number.
     """
+    return parse_usual(query) or _parse_any(query)
+
+
+def parse_usual(query: bytes) -> Observation | None:
+    """The same for the usual order and spelling, and None for all else, refused or not."""
     usual = _match_usual(query)
     if usual is None:
-        return _parse_any(query)
+        return None
     position, velocity, angle, angular_velocity = map(float, usual.groups())
     if (
         -FLOAT32_OVERFLOW < position < FLOAT32_OVERFLOW
@@ -56,7 +61,7 @@ def parse(query: bytes) -> Observation:
         and -FLOAT32_OVERFLOW < angular_velocity < FLOAT32_OVERFLOW
     ):
         return position, velocity, angle, angular_velocity
-    return _parse_any(query)
+    return None
 
 
 def _parse_any(query: bytes) -> Observation:

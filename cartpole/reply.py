@@ -3,6 +3,7 @@
 from orjson import dumps
 
 CONTENT_TYPE = (b"content-type", b"application/json")
+CLOSE = (b"connection", b"close")
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -20,5 +21,6 @@ def render_error(message: str) -> bytes:
     return dumps({"error": message})
 
 
-def headers(body: bytes) -> Headers:
-    return [CONTENT_TYPE, (b"content-length", b"%d" % len(body))]
+def headers(size: int) -> Headers:
+    """The headers of a body of so many bytes."""
+    return [CONTENT_TYPE, (b"content-length", b"%d" % size)]

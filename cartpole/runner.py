@@ -7,7 +7,6 @@ import ctypes
 import struct
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from itertools import chain
 from typing import Any
 
 import torch
@@ -26,6 +25,8 @@ FORWARD_ROWS = 256  # rows that one forward computes at the most
 # four, say. Rows are padded to a multiple of the first of these from which on it no longer does.
 ROW_GROUPS = (1, 4, 8, 16)
 WIDTH_GROUP = 16  # hidden layers are padded to whole vectors, so that no unit is in a remainder
+
+_OBSERVATION, _LOGITS = struct.Struct(f"{OBSERVATIONS}f"), struct.Struct(f"{ACTIONS}f")
 
 Step = Callable[..., Any]  # the tensors of Runner._tensors in; writes into them
 
@@ -76,12 +77,12 @@ class Runner:
 
     def _forward(self, observations: Sequence[Observation]) -> list[Logits]:
         rows = len(observations)
-        struct.pack_into(
-            f"{rows * OBSERVATIONS}f", self._input_memory, 0, *chain.from_iterable(observations)
-        )
+        values: list[float] = []
+        for observation in observations:
+            values += observation
+        struct.pack_into(f"{len(values)}f", self._input_memory, 0, *values)
         self._step(*self._views[rows])
-        values = iter(struct.unpack_from(f"{rows * ACTIONS}f", self._output_memory))
-        return list(zip(values, values, strict=True))
+        return list(_LOGITS.iter_unpack(self._output_memory[: rows * _LOGITS.size]))
 
     def _choose_row_group(self) -> None:
         """Also warms up: every number of rows is run through every operator more than once."""
@@ -110,7 +111,7 @@ class Runner:
     def _bind_one(self) -> Callable[[float, float, float, float], Logits]:
         step, tensors = self._step, self._views[1]
         source, target = self._input_memory, self._output_memory
-        pack, unpack = struct.Struct(f"{OBSERVATIONS}f").pack_into, struct.Struct("2f").unpack_from
+        pack, unpack = _OBSERVATION.pack_into, _LOGITS.unpack_from
 
         def one(
             position: float, velocity: float, angle: float, angular_velocity: float

@@ -1,10 +1,13 @@
 """`python -m cartpole.serve`: settings, then policy, then application, then uvicorn."""
 
+import asyncio
 import logging
 import signal
 import socket
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, cast
 
 import uvicorn
 
@@ -12,10 +15,10 @@ from cartpole import __version__
 from cartpole.settings import BadSettings, Settings, read
 
 if TYPE_CHECKING:
+    from cartpole.protocol import Worker
     from cartpole.runner import Runner
 
 EXIT_USAGE, EXIT_START = 2, 3
-KEEP_ALIVE_SECONDS = 75
 BACKLOG = 2048
 
 logger = logging.getLogger("cartpole")
@@ -48,20 +51,39 @@ def run(argv: list[str]) -> int:
 
 def _serve(settings: Settings, runner: "Runner") -> None:
     """Raises OSError where the address can't be had or the TLS files are no good."""
-    from cartpole.app import create_app
+    from cartpole.app import Inference, create_app
+    from cartpole.fastpath import Batch, FastProtocol
+    from cartpole.polling import BusyPoll
+    from cartpole.protocol import LimitedProtocol, Limits, Worker
 
+    inference = Inference(runner)
+    limits = Limits(
+        head_bytes=settings.limit_head,
+        head_seconds=settings.head_timeout,
+        body_bytes=settings.limit_body,
+        keep_alive_seconds=settings.keep_alive,
+        connections=settings.limit_connections,
+    )
+    busy_poll = BusyPoll(settings.busy_poll_seconds) if settings.busy_poll else None
+    worker: Worker
+    if settings.http == "fast":
+        worker = batch = Batch(limits, busy_poll, inference)
+        protocol: Callable[..., asyncio.Protocol] = partial(FastProtocol, batch)
+    else:
+        worker = Worker(limits, busy_poll)
+        protocol = partial(LimitedProtocol, worker)
     config = uvicorn.Config(
-        create_app(runner),
+        create_app(inference),
         uds=str(settings.uds) if settings.uds else None,
         loop="uvloop",
-        http="httptools",
+        http=cast(type[asyncio.Protocol], protocol),
+        limit_max_requests=settings.limit_requests or None,
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=settings.access_log,
         proxy_headers=False,
         server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         ssl_certfile=settings.ssl_certfile,
         ssl_keyfile=settings.ssl_keyfile,
     )
@@ -73,7 +95,7 @@ def _serve(settings: Settings, runner: "Runner") -> None:
     # uvicorn ends by raising the signal that stopped it once more; by then all is done.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    server = _Server(config, _summary(settings, runner, listener))
+    server = _Server(config, worker, _summary(settings, runner, listener))
     try:
         server.run([listener] if listener else None)
     except OSError as error:
@@ -83,11 +105,13 @@ def _serve(settings: Settings, runner: "Runner") -> None:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, summary: str) -> None:
+    def __init__(self, config: uvicorn.Config, worker: "Worker", summary: str) -> None:
         super().__init__(config)
+        self._worker = worker
         self._summary = summary
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._worker.start(asyncio.get_running_loop())
         await super().startup(sockets)
         logger.info("%s", self._summary)
 

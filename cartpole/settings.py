@@ -73,6 +73,15 @@ class Settings:
     threads: Annotated[int, _integer(1, 1024), "PyTorch's intra-op threads"] = 1
     log_level: Annotated[str, _choice(*LOG_LEVELS), "least level that is logged"] = "info"
     access_log: Annotated[bool, _switch, "log a line per request"] = False
+    http: Annotated[str, _choice("fast", "asgi"), "fast: /inference without entering ASGI"] = "fast"
+    limit_head: Annotated[int, _integer(256, 2**20), "bytes of a request head, then 431"] = 16384
+    limit_body: Annotated[int, _integer(0, 2**30), "bytes of a request body, then 413"] = 1048576
+    limit_connections: Annotated[int, _integer(1, 10**6), "open connections, then 503"] = 10000
+    limit_requests: Annotated[int, _integer(0, 10**12), "stop after so many; 0: never"] = 0
+    busy_poll: Annotated[bool, _switch, "never sleep while requests arrive; uses a core"] = False
+    busy_poll_seconds: Annotated[int, _integer(1, 3600), "silence that ends busy polling"] = 1
+    head_timeout: Annotated[int, _integer(1, 3600), "seconds to send a head, then 408"] = 10
+    keep_alive: Annotated[int, _integer(1, 86400), "seconds an idle connection is kept"] = 75
     ssl_certfile: Annotated[Path | None, _file, "TLS certificate, PEM; serves https"] = None
     ssl_keyfile: Annotated[Path | None, _file, "TLS private key, PEM"] = None
 

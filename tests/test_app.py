@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.applications import Starlette
 
-from cartpole.app import create_app
+from cartpole.app import Inference, create_app
 from cartpole.observation import NAMES
 from cartpole.policy import BadPolicy
 from cartpole.runner import Runner
@@ -18,7 +18,7 @@ from tests.conftest import GOLDEN, call
 
 @pytest.fixture(scope="module")
 def app(runner: Runner) -> Starlette:
-    return create_app(runner)
+    return create_app(Inference(runner))
 
 
 def get(app: Starlette, path: str, query: bytes = b"", method: str = "GET") -> tuple[int, Any, Any]:
@@ -87,14 +87,14 @@ def test_never_500(app: Starlette, query: bytes, method: str, path: str) -> None
 
 
 def test_a_failing_forward_is_a_json_500(runner: Runner, caplog: Any) -> None:
-    app = create_app(runner)
+    app = create_app(Inference(runner))
     failing = Runner(runner.policy)
 
     def fail(*_: float) -> tuple[float, float]:
         raise RuntimeError("no forward today")
 
     failing.one = fail
-    app = create_app(failing)
+    app = create_app(Inference(failing))
     for _ in range(3):
         status, headers, body = get(app, "/inference", GOLDEN.encode())
         assert (status, headers[b"content-type"]) == (500, b"application/json")

@@ -1,0 +1,216 @@
+"""GET /inference without entering ASGI: recognised while reading, answered together.
+
+Whatever is not plainly such a request goes, untouched and in order, to uvicorn's own machinery.
+"""
+
+import asyncio
+import re
+from typing import Any
+
+import httptools
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+from uvicorn.server import ServerState
+
+from cartpole.app import Inference
+from cartpole.observation import BadObservation, Observation, parse, parse_usual
+from cartpole.polling import BusyPoll
+from cartpole.protocol import LimitedProtocol, Limits, Worker
+from cartpole.reply import CLOSE, Headers, headers
+
+# RFC 9112, section 3: method SP request-target SP HTTP-version CRLF; origin-form, no fragment.
+_match_request_line = re.compile(rb'GET /inference\?([!"$-~]*+) HTTP/1\.1\r\n').match
+
+_TARGET, _VERSION = b"GET /inference?", b" HTTP/1.1\r\n"
+_REMEMBERED_BLOCKS, _REMEMBERED_BYTES = (
+    1024,
+    2048,
+)  # over all connections; larger ones go to uvicorn
+
+Asked = Observation | BadObservation
+
+
+class HeaderBlocks:
+    """Which header blocks, up to and with their empty line, let a GET be answered here.
+
+    That is: valid, without a body, without an upgrade, on a connection that is kept alive. llhttp
+    judges; a parser whose object has no callback for headers costs no Python call per header.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, bytes | None] = {}
+
+    def end_of_request(self, block: bytes) -> bytes | None:
+        """What follows the query in a request that can be answered here, or None."""
+        if block not in self._known:
+            if len(block) > _REMEMBERED_BYTES:
+                return None
+            if len(self._known) >= _REMEMBERED_BLOCKS:
+                self._known.clear()
+            self._known[block] = _VERSION + block if _answerable(block) else None
+        return self._known[block]
+
+
+def _answerable(block: bytes) -> bool:
+    message = _Message()
+    parser = httptools.HttpRequestParser(message)
+    try:
+        parser.feed_data(b"GET /" + _VERSION + block)
+    except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+        return False
+    return message.complete and bool(parser.should_keep_alive())
+
+
+class _Message:
+    complete = False
+
+    def on_message_complete(self) -> None:
+        self.complete = True
+
+
+class Batch(Worker):
+    """The requests of all connections that arrived in one turn of the event loop.
+
+    They are collected while the ready sockets are read, and answered by one forward right after.
+    """
+
+    def __init__(self, limits: Limits, busy_poll: BusyPoll | None, inference: Inference) -> None:
+        super().__init__(limits, busy_poll)
+        self.blocks = HeaderBlocks()
+        self.stopping = False
+        self._inference = inference
+        self._asking: list[FastProtocol] = []
+        self._asked: list[Asked] = []
+        self._head_of = _Heads([], False)
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._call_soon = loop.call_soon
+        super().start(loop)
+
+    def add(self, connection: "FastProtocol", asked: Asked) -> None:
+        if not self._asking:
+            self._call_soon(self.flush)
+            if self.busy_poll:
+                self.busy_poll.wake()
+        self._asking.append(connection)
+        self._asked.append(asked)
+
+    def flush(self) -> None:
+        """Answer all that was added, in order."""
+        asking, asked = self._asking, self._asked
+        if not asking:
+            return
+        self._asking, self._asked = [], []
+        state = asking[0].server_state
+        state.total_requests += len(asked)
+        head_of = self._head_of
+        if head_of.default is not state.default_headers or head_of.closing is not self.stopping:
+            head_of = self._head_of = _Heads(state.default_headers, self.stopping)
+        for connection, answer in zip(asking, self._inference.answer_all(asked), strict=True):
+            transport = connection.transport
+            if not transport.is_closing():
+                status, body = answer
+                transport.write(head_of[status, len(body)] + body)
+
+
+class _Heads(dict[tuple[int, int], bytes]):
+    """Response heads by status and length of the body, while the default headers stay the same."""
+
+    def __init__(self, default: Headers, closing: bool) -> None:
+        self.default, self.closing = default, closing
+
+    def __missing__(self, key: tuple[int, int]) -> bytes:
+        status, size = key
+        lines = [*self.default, *headers(size), *([CLOSE] if self.closing else [])]
+        self[key] = STATUS_LINE[status] + b"".join(b"%b: %b\r\n" % line for line in lines) + b"\r\n"
+        return self[key]
+
+
+class FastProtocol(LimitedProtocol):
+    """A connection that answers GET /inference itself whenever uvicorn's machinery is at rest."""
+
+    worker: Batch
+
+    def __init__(
+        self,
+        worker: Batch,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(worker, config, server_state, app_state, _loop)
+        self._end = _VERSION + b"\r\n"  # how the last request that was answered here ended
+        self._fast = self._allowed = not self.access_log
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if self.overloaded:
+            self._fast = self._allowed = False
+
+    def data_received(self, data: bytes) -> None:
+        if not self._fast:
+            return super().data_received(data)
+        worker = self.worker
+        self.last_data = worker.second
+        # One request, its headers those of the request before (bench/micro.py: fast-path).
+        if (
+            data.endswith(self._end)
+            and data.startswith(_TARGET)
+            and len(data) <= worker.limits.head_bytes
+        ):
+            observation = parse_usual(data[len(_TARGET) : -len(self._end)])
+            if observation is not None:
+                return worker.add(self, observation)
+        rest = self._answer_here(data)
+        if rest:
+            worker.flush()  # what was asked before is answered before
+            super().data_received(rest)
+
+    def _answer_here(self, data: bytes) -> bytes:
+        """Take the requests from the front that can be answered here; returns what is left."""
+        start = 0
+        while line := _match_request_line(data, start):
+            end = data.find(b"\r\n\r\n", line.end() - 2) + 4
+            if end < 4 or end - start > self.worker.limits.head_bytes:
+                break
+            known = self.worker.blocks.end_of_request(data[line.end() : end])
+            if known is None:
+                break
+            self._end = known
+            self.worker.add(self, _read(line[1]))
+            start = end
+        return data[start:]
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        self.worker.flush()
+        return super().eof_received()
+
+    def shutdown(self) -> None:
+        self.worker.stopping = True
+        self.worker.flush()
+        super().shutdown()
+
+    def on_message_begin(self) -> None:
+        self._fast = False
+        super().on_message_begin()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._resume()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._resume()
+
+    def _resume(self) -> None:
+        """Answer here again, once uvicorn's machinery has done all that it was given."""
+        busy = self.in_message or self.answering() or self.refusal or self.half_closed
+        self._fast = self._allowed and not busy
+
+
+def _read(query: bytes) -> Asked:
+    try:
+        return parse(query)
+    except BadObservation as error:
+        return error

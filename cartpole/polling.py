@@ -1,0 +1,48 @@
+"""Busy polling: an event loop that never sleeps finds warm caches and needs no wake-up."""
+
+import asyncio
+import logging
+
+logger = logging.getLogger("cartpole")
+
+_TURNS = 256  # of the loop between two looks at the clock
+
+
+class BusyPoll:
+    """Keeps the loop turning while requests arrive, and for a while after the last one.
+
+    A callback that schedules itself keeps the loop from waiting for events. It uses one core.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._spinning = self._asked = False
+        self._turns = 0
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        logger.info("busy polling: uses a core until %g s after the last request", self._seconds)
+
+    def wake(self) -> None:
+        """A request has arrived."""
+        self._asked = True
+        if not self._spinning:
+            self._spinning = True
+            self._until = self._loop.time() + self._seconds
+            self._loop.call_soon(self._spin)
+
+    def stop(self) -> None:
+        """No connection is open."""
+        self._spinning = False
+
+    def _spin(self) -> None:
+        self._turns += 1
+        if self._turns % _TURNS == 0:
+            now = self._loop.time()
+            if self._asked:
+                self._asked = False
+                self._until = now + self._seconds
+            elif now > self._until:
+                self._spinning = False
+        if self._spinning:
+            self._loop.call_soon(self._spin)
