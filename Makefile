@@ -4,7 +4,7 @@ BIN := .venv/bin
 SERVE := .venv/serve.stamp
 DEV := .venv/dev.stamp
 
-.PHONY: run test check format train download export bench bench-micro bench-http clean
+.PHONY: run test check format train download export bench bench-micro bench-http bench-compare bench-stages bench-scale clean
 
 run: $(SERVE)
 	$(BIN)/python -m cartpole.serve
@@ -35,6 +35,15 @@ bench: $(SERVE)
 
 bench-micro: $(DEV)
 	$(BIN)/python -m bench.record micro
+
+bench-compare: $(DEV)
+	$(BIN)/python -m bench.compare
+
+bench-stages: $(DEV)
+	$(BIN)/python -m bench.stages
+
+bench-scale: $(DEV)
+	$(BIN)/python -m bench.scale
 
 bench-http: $(DEV)
 	$(BIN)/python -m bench.record end_to_end

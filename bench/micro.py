@@ -1,5 +1,6 @@
 """`make bench-micro`: what the parts of a request cost, in this process, on static input."""
 
+import asyncio
 import gc
 import tempfile
 import time
@@ -10,14 +11,20 @@ from urllib.parse import parse_qs
 
 import pyperf
 import torch
+import uvicorn
+from uvicorn.server import ServerState
 
+from cartpole.app import Inference, create_app
+from cartpole.fastpath import Batch, FastProtocol
 from cartpole.observation import NAMES, parse
 from cartpole.policy import load
+from cartpole.protocol import Limits
 from cartpole.reply import render
 from cartpole.runner import Runner, set_threads
 from cartpole.settings import BUNDLED_MODEL
 
 QUERY = b"position=0.0123&velocity=-0.4567&angle=0.0345&angular_velocity=0.789"
+REQUEST = b"GET /inference?%b HTTP/1.1\r\nHost: 127.0.0.1:3000\r\n\r\n" % QUERY
 OBSERVATION = (0.0123, -0.4567, 0.0345, 0.789)
 BATCHES = (8, 64, 256)
 
@@ -44,6 +51,49 @@ def freeze(module: torch.jit.ScriptModule) -> tuple[torch.jit.ScriptModule, Runn
         path = Path(folder) / "frozen.pt"
         torch.jit.save(torch.jit.optimize_for_inference(torch.jit.freeze(module.eval())), path)
         return torch.jit.load(path), Runner(load(path))
+
+
+class Sink(asyncio.Transport):
+    """A client that reads everything: keeps the last answer."""
+
+    written = b""
+
+    def write(self, data: Any) -> None:
+        self.written = data
+
+    def is_closing(self) -> bool:
+        return False
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return default
+
+
+def fast_path(runner: Runner) -> Callable[[], None]:
+    """One request, from its bytes to the bytes of its answer, without a socket."""
+    inference = Inference(runner)
+    config = uvicorn.Config(create_app(inference), lifespan="off", ws="none", log_config=None,
+                            access_log=False)  # fmt: skip
+    config.load()
+    loop = asyncio.new_event_loop()
+    batch = Batch(Limits(), None, inference)
+    batch.start(loop)
+    connection, transport = FastProtocol(batch, config, ServerState(), {}, loop), Sink()
+    connection.connection_made(transport)
+    connection.data_received(REQUEST)
+    batch.flush()
+    left, right = runner.one(*OBSERVATION)
+    assert transport.written.endswith(render(left, right))
+
+    def call_soon(callback: Callable[[], None]) -> None:
+        """The turn of the loop ends at once."""
+
+    batch._call_soon = call_soon  # type: ignore[assignment]
+
+    def run() -> None:
+        connection.data_received(REQUEST)
+        batch.flush()
+
+    return run
 
 
 def main() -> None:
@@ -76,6 +126,7 @@ def main() -> None:
     gc.freeze()
     gc.disable()
     bench.bench_time_func("cartpole-inference", timed(runner.one, *OBSERVATION))
+    bench.bench_time_func("fast-path", timed(fast_path(runner)))
     bench.bench_time_func("naive-inference", timed(naive))
     bench.bench_time_func("frozen-inference", timed(frozen_runner.one, *OBSERVATION))
     bench.bench_time_func("naive-frozen-inference", timed(naive, frozen))

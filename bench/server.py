@@ -2,12 +2,13 @@
 
 import http.client
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 READY_SECONDS = 60
@@ -43,13 +44,21 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(*flags: str, cpu: int | None = None, command: Sequence[str] = ()) -> Iterator[Server]:
+def serving(
+    *flags: str,
+    cpu: int | None = None,
+    command: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
+    prepare: Callable[[int], None] | None = None,
+) -> Iterator[Server]:
     """The service with these flags on a free port, ready; ended when the block is left.
 
     Args:
         flags: of `python -m cartpole.serve`, beside --port.
         cpu: the one core that it may run on; any by default.
         command: another command to run instead, with `{port}` where the port goes.
+        environ: variables beside those of this process.
+        prepare: what to do once the port is known, before the start.
 
     Raises:
         RuntimeError: it ended before it was ready, or was not ready in a minute.
@@ -57,20 +66,30 @@ def serving(*flags: str, cpu: int | None = None, command: Sequence[str] = ()) ->
     port = free_port()
     default = (sys.executable, "-m", "cartpole.serve", "--port", "{port}", *flags)
     arguments = [part.replace("{port}", str(port)) for part in command or default]
-    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+    if prepare:
+        prepare(port)
     if cpu is not None:
-        os.sched_setaffinity(process.pid, {cpu})
+        arguments = ["taskset", "-c", str(cpu), *arguments]
+    process = subprocess.Popen(
+        arguments,
+        env=os.environ | dict(environ or {}),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     server = Server(process, port)
     try:
         _wait_until_ready(server)
         yield server
     finally:
         process.terminate()
-        try:
-            process.communicate(timeout=30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=10)
+        with suppress(ProcessLookupError):  # it, and whatever it has started and left behind
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if process.stderr:
+            process.stderr.close()
 
 
 def _wait_until_ready(server: Server) -> None:

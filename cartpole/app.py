@@ -52,7 +52,7 @@ class Inference:
             logits = self._runner.batch([one for one in asked if type(one) is tuple])
             good = [(200, render(left, right)) for left, right in logits]
         except Exception as error:
-            good = [self.fail(error)] * len(asked)
+            good = [self.fail(error)] * sum(type(one) is tuple for one in asked)
         if len(good) == len(asked):
             return good
         answers = iter(good)

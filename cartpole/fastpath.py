@@ -52,20 +52,23 @@ class HeaderBlocks:
 
 
 def _answerable(block: bytes) -> bool:
-    message = _Message()
-    parser = httptools.HttpRequestParser(message)
+    judge = _Judge()
     try:
-        parser.feed_data(b"GET /" + _VERSION + block)
+        judge.parser.feed_data(b"GET /" + _VERSION + block)
     except (httptools.HttpParserError, httptools.HttpParserUpgrade):
         return False
-    return message.complete and bool(parser.should_keep_alive())
+    return judge.answerable
 
 
-class _Message:
-    complete = False
+class _Judge:
+    answerable = False
+
+    def __init__(self) -> None:
+        self.parser = httptools.HttpRequestParser(self)
 
     def on_message_complete(self) -> None:
-        self.complete = True
+        # A message with a body is not complete here; afterwards llhttp has forgotten the rest.
+        self.answerable = bool(self.parser.should_keep_alive())
 
 
 class Batch(Worker):
@@ -77,7 +80,6 @@ class Batch(Worker):
     def __init__(self, limits: Limits, busy_poll: BusyPoll | None, inference: Inference) -> None:
         super().__init__(limits, busy_poll)
         self.blocks = HeaderBlocks()
-        self.stopping = False
         self._inference = inference
         self._asking: list[FastProtocol] = []
         self._asked: list[Asked] = []

@@ -40,6 +40,7 @@ class Worker:
     Attributes:
         limits: what clients may ask of it.
         busy_poll: what keeps the loop from sleeping, if anything.
+        stopping: whether connections are closed as soon as nothing is owed on them.
         second: a clock that one callback a second moves on, in place of timers per request.
         connections: those that are open.
     """
@@ -47,6 +48,7 @@ class Worker:
     limits: Limits
     busy_poll: BusyPoll | None = None
     second: int = 0
+    stopping: bool = False
     connections: set["LimitedProtocol"] = field(default_factory=set)
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -136,6 +138,8 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         if self.in_head and now - self._message_began > limits.head_seconds:
             self.refuse(HTTPStatus.REQUEST_TIMEOUT)
+        if self.worker.stopping and not self.in_message and not self.answering():
+            self.transport.close()  # accepted while uvicorn was closing the others
         began = self._message_began if self.in_message else self.last_data
         if now - began > limits.keep_alive_seconds and not self.answering():
             self.transport.abort() if self.flow.write_paused else self.transport.close()

@@ -1,13 +1,15 @@
 """`python -m cartpole.serve`: settings, then policy, then application, then uvicorn."""
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn, cast
 
 import uvicorn
 
@@ -36,6 +38,9 @@ def run(argv: list[str]) -> int:
         print(f"cartpole: {error}", file=sys.stderr)
         return EXIT_USAGE
     _configure_logging(settings)
+    # Before uvicorn handles signals, and after: it ends by raising the one that stopped it again.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     # PyTorch takes a second or more to import: only now that the settings are known to be good.
     from cartpole.policy import BadPolicy, load
     from cartpole.runner import Runner, set_threads
@@ -47,6 +52,10 @@ def run(argv: list[str]) -> int:
         logger.error("%s", error)
         return EXIT_START
     return 0
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(0)
 
 
 def _serve(settings: Settings, runner: "Runner") -> None:
@@ -92,16 +101,18 @@ def _serve(settings: Settings, runner: "Runner") -> None:
     except OSError as error:  # ssl.SSLError is one
         raise OSError(f"--ssl-certfile or --ssl-keyfile is no good: {error}") from error
     listener = None if settings.uds else _listen(settings.host, settings.port)
-    # uvicorn ends by raising the signal that stopped it once more; by then all is done.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    # What the start has made stays: later collections need not look at it, and copies of this
+    # process share it. Collection goes on; stopping it gains nothing (bench/scale.py: garbage).
+    gc.collect()
+    gc.freeze()
     server = _Server(config, worker, _summary(settings, runner, listener))
     try:
         server.run([listener] if listener else None)
     except OSError as error:
         raise OSError(f"can't listen on {settings.uds}: {error.strerror}") from error
-    if settings.uds:
-        settings.uds.unlink(missing_ok=True)
+    finally:
+        if settings.uds:
+            settings.uds.unlink(missing_ok=True)
 
 
 class _Server(uvicorn.Server):
@@ -114,6 +125,10 @@ class _Server(uvicorn.Server):
         self._worker.start(asyncio.get_running_loop())
         await super().startup(sockets)
         logger.info("%s", self._summary)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._worker.stopping = True
+        await super().shutdown(sockets)
 
 
 def _listen(host: str, port: int) -> socket.socket:

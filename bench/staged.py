@@ -1,0 +1,68 @@
+"""`python -m bench.staged FILE [flags]`: the service with clocks around its parts.
+
+On its end it writes into FILE how many microseconds a request spent, on average, in each part.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cartpole import app, fastpath, serve
+from cartpole.runner import Runner
+
+clock = time.perf_counter_ns
+spent: dict[str, int] = {}
+requests = 0
+
+
+def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*arguments: Any) -> Any:
+        started = clock()
+        try:
+            return function(*arguments)
+        finally:
+            spent[name] = spent.get(name, 0) + clock() - started
+
+    return run
+
+
+def main() -> int:
+    global requests
+    path, flags = Path(sys.argv[1]), sys.argv[2:]
+    fastpath.FastProtocol.data_received = timed(  # type: ignore[method-assign]
+        "read and parse", fastpath.FastProtocol.data_received
+    )
+    fastpath.Batch.flush = timed("flush", fastpath.Batch.flush)  # type: ignore[method-assign]
+    answer_all = timed("answer", app.Inference.answer_all)
+
+    def counted(self: app.Inference, asked: Any) -> Any:
+        global requests
+        requests += len(asked)
+        return answer_all(self, asked)
+
+    app.Inference.answer_all = counted  # type: ignore[method-assign]
+    create = Runner.__init__
+
+    def with_clocks(self: Runner, policy: Any) -> None:
+        create(self, policy)
+        self.one = timed("forward", self.one)
+        self.batch = timed("forward", self.batch)  # type: ignore[method-assign]
+
+    Runner.__init__ = with_clocks  # type: ignore[method-assign]
+    code = serve.run(flags)
+    per_request = {name: spent[name] / requests / 1000 for name in spent}
+    stages = {
+        "read and parse": per_request["read and parse"],
+        "forward": per_request["forward"],
+        "render": per_request["answer"] - per_request["forward"],
+        "write": per_request["flush"] - per_request["answer"],
+    }
+    path.write_text(json.dumps(stages))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""`make bench-stages`: where the microseconds of one request go in the live server.
+
+The server is started through `python -m bench.staged`, which puts clocks around its parts; the
+service itself carries none. What the clocks do not see is the event loop and the kernel: it is what
+remains of the process's time per request.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from datetime import datetime
+from pathlib import Path
+
+from bench.compare import CLIENT_CPU, QUERY, SERVER_CPU, read_wrk
+from bench.machine import cpu_seconds, describe
+from bench.record import RESULTS
+from bench.server import serving
+
+STAGES = ("read and parse", "forward", "render", "write", "loop and kernel")
+CASES = ((1, False), (1, True), (64, False))
+ROUNDS, SECONDS = 5, 3
+
+Stages = dict[str, float]
+
+
+def measure(connections: int, busy_poll: bool) -> Stages:
+    """Microseconds of processor time per request and stage."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "stages.json"
+        command = [sys.executable, "-m", "bench.staged", str(path), "--port", "{port}"]
+        with serving(command=[*command, *["--busy-poll"] * busy_poll], cpu=SERVER_CPU) as server:
+            wrk = ["taskset", "-c", str(CLIENT_CPU), "wrk", "-t1", f"-c{connections}", "--latency"]
+            url = f"http://127.0.0.1:{server.port}/inference?{QUERY}"
+            before = cpu_seconds(server.process.pid)
+            done = subprocess.run(
+                [*wrk, f"-d{SECONDS}s", url], check=True, capture_output=True, text=True
+            )
+            used = cpu_seconds(server.process.pid) - before
+        total = read_wrk(done.stdout, used).cpu
+        seen = json.loads(path.read_text())
+    stages: Stages = {name: seen[name] for name in STAGES[:-1]}
+    stages[STAGES[-1]] = max(0.0, total - sum(stages.values()))
+    return stages
+
+
+def table(results: dict[str, Stages]) -> str:
+    lines = ["| µs a request | " + " | ".join(results) + " |", "|---" * (len(results) + 1) + "|"]
+    for name in STAGES:
+        cells = []
+        for stages in results.values():
+            cells.append(f"{stages[name]:.1f} ({stages[name] / sum(stages.values()):.0%})")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines.append("| sum | " + " | ".join(f"{sum(s.values()):.1f}" for s in results.values()) + " |")
+    return "\n".join(lines)
+
+
+def picture(results: dict[str, Stages], path: Path) -> None:
+    """One stacked bar per case, each as long as its shares."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(11, 0.6 * len(results) + 1.3))
+    names = list(results)[::-1]
+    left = [0.0] * len(names)
+    colors = ("#0b3d91", "#1f6feb", "#79b8ff", "#c8e1ff", "#d0d7de")
+    for stage, color in zip(STAGES, colors, strict=True):
+        values = [results[name][stage] / sum(results[name].values()) * 100 for name in names]
+        bars = axis.barh(names, values, left=left, color=color, label=stage)
+        labels = [f"{value:.0f} %" if value > 4 else "" for value in values]
+        dark = color in colors[:2]
+        axis.bar_label(
+            bars, labels, label_type="center", fontsize=9, color="white" if dark else "black"
+        )
+        left = [a + b for a, b in zip(left, values, strict=True)]
+    axis.set_xlabel("share of a request's processor time, %")
+    axis.legend(ncols=len(STAGES), loc="lower center", bbox_to_anchor=(0.45, 1.0), frameon=False)
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+
+
+def main() -> None:
+    results: dict[str, Stages] = {}
+    for connections, busy_poll in CASES:
+        rounds = []
+        for number in range(1, ROUNDS + 1):
+            rounds.append(measure(connections, busy_poll))
+            print(f"{connections} connections, {number}/{ROUNDS}: {rounds[-1]}", flush=True)
+        plural = "connection" if connections == 1 else "connections"
+        name = f"{connections} {plural}{', busy polling' if busy_poll else ''}"
+        results[name] = {s: statistics.median(one[s] for one in rounds) for s in STAGES}
+    RESULTS.mkdir(exist_ok=True)
+    stem = RESULTS / f"stages-{datetime.now():%Y%m%d-%H%M%S}"
+    text = f"{table(results)}\n\nMedians of {ROUNDS} rounds of {SECONDS} s. {describe()}\n"
+    stem.with_suffix(".md").write_text(text)
+    stem.with_suffix(".json").write_text(json.dumps(results))
+    picture(results, stem.with_suffix(".svg"))
+    print(f"\n{text}\nkept: {stem}.md, .json and .svg")
+
+
+if __name__ == "__main__":
+    main()

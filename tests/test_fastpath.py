@@ -1,0 +1,471 @@
+"""The fast path and the ASGI application, held against each other on the same bytes."""
+
+import asyncio
+import random
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import uvicorn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from uvicorn.server import ServerState
+
+from cartpole.app import Inference, create_app
+from cartpole.fastpath import Batch, FastProtocol
+from cartpole.observation import NAMES
+from cartpole.protocol import LimitedProtocol, Limits, Worker
+from cartpole.runner import Runner
+from tests.conftest import GOLDEN
+
+DATE = [(b"date", b"Sun, 22 Nov 2026 21:00:00 GMT")]
+LIMITS = Limits(head_bytes=2000, body_bytes=1000)
+
+
+class Transport(asyncio.Transport):
+    """Keeps what is written; behaves as a socket whose client reads everything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = bytearray()
+        self.closed = self.aborted = self.ended = self.reading_paused = False
+
+    def write(self, data: Any) -> None:
+        assert not self.closed, "written after close"
+        self.written += data
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.closed = self.aborted = True
+
+    def over(self) -> bool:
+        return self.closed or self.ended
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.ended = True
+
+    def pause_reading(self) -> None:
+        self.reading_paused = True
+
+    def resume_reading(self) -> None:
+        self.reading_paused = False
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return default
+
+
+class Connection:
+    """A protocol on such a transport, both ways of serving alike."""
+
+    def __init__(self, inference: Inference, fast: bool, limits: Limits = LIMITS) -> None:
+        config = uvicorn.Config(
+            create_app(inference), lifespan="off", ws="none", log_config=None, access_log=False
+        )
+        config.load()
+        self.state = ServerState()
+        self.state.default_headers = DATE
+        self.transport = Transport()
+        loop = asyncio.get_running_loop()
+        self.worker: Worker
+        make: Callable[..., LimitedProtocol]
+        if fast:
+            self.worker = batch = Batch(limits, None, inference)
+            make = partial(FastProtocol, batch)
+        else:
+            self.worker = Worker(limits)
+            make = partial(LimitedProtocol, self.worker)
+        self.worker.start(loop)
+        self.protocol = make(config, self.state, {}, loop)
+        self.protocol.connection_made(self.transport)
+
+    async def rest(self) -> None:
+        """Until the application owes nothing."""
+        for turn in range(10_000):
+            await asyncio.sleep(0)
+            if turn > 8 and (self.transport.closed or not self.protocol.answering()):
+                return
+        raise AssertionError("the application does not answer")
+
+    async def send(self, *parts: bytes, eof: bool = False) -> bytes:
+        for part in parts:
+            if self.transport.closed:
+                break
+            self.protocol.data_received(part)
+            await asyncio.sleep(0)
+        if eof and not self.transport.closed and not self.protocol.eof_received():
+            await self.rest()
+            self.transport.close()
+        await self.rest()
+        return bytes(self.transport.written)
+
+
+@pytest.fixture(scope="module")
+def inference(runner: Runner) -> Inference:
+    return Inference(runner)
+
+
+def both(inference: Inference, parts: Sequence[bytes], eof: bool = False) -> bytes:
+    """What both answer, which must be the same bytes and the same end of the connection."""
+
+    async def run() -> bytes:
+        fast, asgi = Connection(inference, True), Connection(inference, False)
+        answer = await fast.send(*parts, eof=eof)
+        assert answer == await asgi.send(*parts, eof=eof)
+        assert fast.transport.over() == asgi.transport.over()
+        assert fast.state.total_requests == asgi.state.total_requests
+        return answer
+
+    return asyncio.run(run())
+
+
+def request(query: str = GOLDEN, *lines: str, start: str = "GET /inference?{} HTTP/1.1") -> bytes:
+    return "\r\n".join([start.format(query), "Host: x", *lines, "", ""]).encode("latin-1")
+
+
+USUAL = request()
+OTHER = request("position=1&velocity=-2.5&angle=.1&angular_velocity=3e-1")
+CORPUS = {
+    "usual": USUAL,
+    "other order": request("velocity=1&angle=0&position=2&angular_velocity=0"),
+    "percent-encoded": request("posit%69on=%31&velocity=1&angle=0&angular_velocity=%2B0"),
+    "bad": request("position=x&velocity=1&angle=0&angular_velocity=0"),
+    "missing": request("position=1"),
+    "no query": request("", start="GET /inference HTTP/1.1{}"),
+    "empty query": request(""),
+    "question marks": request("?position=1&velocity=?"),
+    "fragment": request(f"{GOLDEN}#fragment"),
+    "odd characters": request(GOLDEN + "&x=\"<>^`{|}\\~!'"),
+    "not ascii": request(GOLDEN + "&x=é"),
+    "control": request(GOLDEN + "&x=\x01"),
+    "space": request(GOLDEN + " x"),
+    "tab": request(GOLDEN + "\tx"),
+    "head": request(start="HEAD /inference?{} HTTP/1.1"),
+    "post": request(GOLDEN, "Content-Length: 2", start="POST /inference?{} HTTP/1.1") + b"{}",
+    "lower case": request(start="get /inference?{} HTTP/1.1"),
+    "path": request(start="GET /inference/?{} HTTP/1.1"),
+    "absolute form": request(start="GET http://x/inference?{} HTTP/1.1"),
+    "double slash": request(start="GET //inference?{} HTTP/1.1"),
+    "health": request(start="GET /health/ready?{} HTTP/1.1"),
+    "nothing there": request(start="GET /?{} HTTP/1.1"),
+    "http/1.0": request(start="GET /inference?{} HTTP/1.0"),
+    "http/1.0 keep-alive": request(
+        GOLDEN, "Connection: keep-alive", start="GET /inference?{} HTTP/1.0"
+    ),
+    "http/2.0": request(start="GET /inference?{} HTTP/2.0"),
+    "http/0.9": b"GET /inference?position=1\r\n\r\n",
+    "close": request(GOLDEN, "Connection: close"),
+    "keep-alive": request(GOLDEN, "Connection: keep-alive"),
+    "many headers": request(GOLDEN, *(f"X-{i}: {'y' * i}" for i in range(30))),
+    "body": request(GOLDEN, "Content-Length: 5") + b"hello",
+    "body of nothing": request(GOLDEN, "Content-Length: 0"),
+    "body of a request": request(GOLDEN, f"Content-Length: {len(USUAL)}") + USUAL,
+    "chunked": request(GOLDEN, "Transfer-Encoding: chunked") + b"5\r\nhello\r\n0\r\n\r\n",
+    "bad chunk": request(GOLDEN, "Transfer-Encoding: chunked") + b"z\r\n",
+    "both lengths": request(GOLDEN, "Content-Length: 1", "Transfer-Encoding: chunked")
+    + b"0\r\n\r\n",
+    "bad length": request(GOLDEN, "Content-Length: 1x"),
+    "two lengths": request(GOLDEN, "Content-Length: 1", "Content-Length: 2"),
+    "expect": request(GOLDEN, "Expect: 100-continue"),
+    "upgrade": request(GOLDEN, "Connection: Upgrade", "Upgrade: websocket"),
+    "upgrade h2c": request(GOLDEN, "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c"),
+    "bad header": request(GOLDEN, "no colon"),
+    "space before colon": request(GOLDEN, "X : y"),
+    "folded": request(GOLDEN, "X: y\r\n z"),
+    "null": request(GOLDEN, "X: a\x00b"),
+    "bare line feed": USUAL.replace(b"\r\n", b"\n"),
+    "bare carriage return": request(GOLDEN, "X: a\rb"),
+    "no host": f"GET /inference?{GOLDEN} HTTP/1.1\r\n\r\n".encode(),
+    "leading line": b"\r\n" + USUAL,
+    "junk": b"\x16\x03\x01junk\r\n\r\n",
+    "large head": request(GOLDEN, "X: " + "y" * 3000),
+    "long query": request(GOLDEN + "&x=" + "y" * 3000),
+    "long number": request(GOLDEN.replace("=0", "=0." + "0" * 2500, 1)),
+    "large body": request(GOLDEN, "Content-Length: 1001") + b"x" * 1001,
+    "large chunks": request(GOLDEN, "Transfer-Encoding: chunked") + b"3e9\r\n" + b"x" * 1001,
+}
+
+
+@pytest.mark.parametrize("name", CORPUS)
+@pytest.mark.parametrize("eof", [False, True])
+def test_corpus(inference: Inference, name: str, eof: bool) -> None:
+    answer = both(inference, [CORPUS[name]], eof)
+    statuses = re.findall(rb"HTTP/1\.1 (\d+)", answer)
+    assert statuses
+    assert not any(status.startswith(b"5") for status in statuses)
+
+
+@pytest.mark.parametrize("name", CORPUS)
+def test_corpus_between_fast_requests(inference: Inference, name: str) -> None:
+    both(inference, [USUAL, CORPUS[name], USUAL, OTHER])
+    both(inference, [USUAL + CORPUS[name] + USUAL + OTHER])
+
+
+@pytest.mark.parametrize(
+    "name", ["usual", "percent-encoded", "body", "chunked", "close", "bad header", "bad"]
+)
+def test_split_at_every_byte(inference: Inference, name: str) -> None:
+    stream = OTHER + CORPUS[name] + USUAL
+    for cut in range(1, len(stream)):
+        both(inference, [stream[:cut], stream[cut:]])
+    both(inference, [stream[index : index + 1] for index in range(len(stream))])
+
+
+def test_every_prefix_then_end(inference: Inference) -> None:
+    for length in range(len(USUAL) + 1):
+        answer = both(inference, [USUAL[:length]], eof=True)
+        assert (b"200 OK" in answer) == (length == len(USUAL))
+
+
+VALUES = st.sampled_from(["0", "-1.5", "%31", "1e5", "nan", "", "1_0", "%2B1", "+1", "3.5e38", "x"])
+QUERIES = st.lists(st.tuples(st.sampled_from([*NAMES, "x"]), VALUES), max_size=6).map(
+    lambda pairs: "&".join(f"{name}={value}" for name, value in pairs)
+)
+GOOD = st.lists(
+    st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=4, max_size=4
+).map(lambda values: "&".join(f"{n}={v}".replace("+", "%2B") for n, v in zip(NAMES, values)))  # noqa: B905
+REQUESTS = st.one_of(GOOD.map(request), QUERIES.map(request), st.sampled_from([*CORPUS.values()]))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.one_of(REQUESTS, st.binary(max_size=20)), max_size=6), st.data())
+def test_made_streams(inference: Inference, requests: list[bytes], data: Any) -> None:
+    stream = b"".join(requests)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=5)))
+    edges = [0, *cuts, len(stream)]
+    parts = [stream[a:b] for a, b in pairwise(edges) if a < b]
+    both(inference, parts, eof=data.draw(st.booleans()))
+
+
+def answers(stream: bytes) -> list[tuple[bytes, bytes]]:
+    return re.findall(rb"HTTP/1\.1 (\d+)[^{]*(\{[^}]*\})", stream)
+
+
+def test_a_thousand_pipelined_half_of_them_bad(inference: Inference) -> None:
+    chance = random.Random(1)
+    queries = [
+        f"position={chance.random()}&velocity=0&angle=0&angular_velocity=0" for _ in range(500)
+    ]
+    requests = [request(query) for good in queries for query in (good, "position=1")]
+
+    async def run(fast: bool) -> bytes:
+        return await Connection(inference, fast).send(b"".join(requests))
+
+    written = asyncio.run(run(True))
+    assert len(answers(written)) == 1000
+    assert [status for status, _ in answers(written)] == [b"200", b"400"] * 500
+    for query, (_, body) in zip(queries, answers(written)[::2], strict=True):
+        assert body == inference.answer(query.encode())[1]
+
+
+def test_stays_fast_and_becomes_fast_again(inference: Inference) -> None:
+    async def run() -> None:
+        connection = Connection(inference, True)
+        entered: list[Any] = []
+        app = connection.protocol.app
+
+        async def counted(*arguments: Any) -> None:
+            entered.append(arguments[0]["path"])
+            await app(*arguments)
+
+        connection.protocol.app = counted
+        await connection.send(USUAL, OTHER + USUAL, CORPUS["other order"], CORPUS["bad"])
+        assert entered == []
+        await connection.send(CORPUS["head"])
+        assert entered == ["/inference"]
+        await connection.send(USUAL, CORPUS["many headers"], USUAL)
+        assert entered == ["/inference"]
+        await connection.send(CORPUS["health"] + USUAL)
+        await connection.send(USUAL, CORPUS["body"], USUAL[:20], USUAL[20:], USUAL)
+        assert entered == ["/inference", "/health/ready", *["/inference"] * 3]
+        assert len(answers(bytes(connection.transport.written))) == 14  # and one without a body
+
+    asyncio.run(run())
+
+
+def test_one_forward_for_all_that_arrive_together(runner: Runner) -> None:
+    class Counting(Runner):
+        sizes: list[int] = []  # noqa: RUF012
+
+        def batch(self, observations: Any) -> Any:
+            self.sizes.append(len(observations))
+            return super().batch(observations)
+
+    counting = Counting(runner.policy)
+
+    async def run() -> None:
+        connection = Connection(Inference(counting), True)
+        others = [Connection(Inference(counting), True) for _ in range(3)]
+        for other in others:
+            other.protocol.worker = connection.worker
+        for each in (connection, *others):
+            each.protocol.data_received(USUAL)
+        await connection.rest()
+        assert counting.sizes == [4]
+        assert len({bytes(each.transport.written) for each in (connection, *others)}) == 1
+        await connection.send(USUAL)
+        assert counting.sizes == [4]  # a lone request takes the single path
+
+    asyncio.run(run())
+
+
+def test_a_forward_that_raises(runner: Runner, caplog: pytest.LogCaptureFixture) -> None:
+    failing = Runner(runner.policy)
+    batch = failing.batch
+
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("no forward today")
+
+    async def run() -> None:
+        connection = Connection(Inference(failing), True)
+        failing.batch = fail  # type: ignore[method-assign,assignment]
+        written = await connection.send(USUAL + CORPUS["bad"] + OTHER, USUAL + USUAL)
+        assert [status for status, _ in answers(written)] == [b"500", b"400"] + [b"500"] * 3
+        assert len(caplog.records) == 1
+        failing.batch = batch  # type: ignore[method-assign]
+        written = await connection.send(USUAL + OTHER)
+        assert [status for status, _ in answers(written)][-2:] == [b"200", b"200"]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_time_limits(inference: Inference, fast: bool) -> None:
+    async def run() -> None:
+        def wait(connection: Connection, seconds: int) -> None:
+            for _ in range(seconds):
+                connection.worker.second += 1
+                connection.protocol.check_time()
+
+        slow = Connection(inference, fast)
+        await slow.send(USUAL[:10])
+        for _ in range(10):  # a byte a second does not help
+            wait(slow, 1)
+            slow.protocol.data_received(b"x")
+        wait(slow, 1)
+        assert b"408 Request Timeout" in slow.transport.written
+        assert b'{"error":"the request head took too long"}' in slow.transport.written
+        assert slow.transport.ended
+        wait(slow, 2)
+        assert slow.transport.closed
+
+        for parts in ([], [USUAL], [CORPUS["head"]]):
+            idle = Connection(inference, fast)
+            await idle.send(*parts)
+            wait(idle, 75)
+            assert not idle.transport.closed
+            wait(idle, 1)
+            assert idle.transport.closed
+            assert b"408" not in idle.transport.written
+
+        trickle = Connection(inference, fast)
+        await trickle.send(request(GOLDEN, "Content-Length: 900"))
+        for _ in range(76):
+            wait(trickle, 1)
+            trickle.protocol.data_received(b"x")
+        assert trickle.transport.closed
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_client_that_does_not_read(inference: Inference, fast: bool) -> None:
+    async def run() -> None:
+        connection = Connection(inference, fast)
+        await connection.send(USUAL)
+        connection.protocol.pause_writing()
+        assert connection.transport.reading_paused
+        connection.protocol.resume_writing()
+        assert not connection.transport.reading_paused
+        connection.protocol.pause_writing()
+        connection.worker.second += 76
+        connection.protocol.check_time()
+        assert connection.transport.aborted
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_connections_past_the_limit(inference: Inference, fast: bool) -> None:
+    async def run() -> None:
+        first = Connection(inference, fast, Limits(connections=1))
+        config = first.protocol.config
+        transport = Transport()
+        second = type(first.protocol)(
+            first.worker, config, first.state, {}, asyncio.get_running_loop()  
+        )  # fmt: skip
+        second.connection_made(transport)
+        second.data_received(CORPUS["health"])
+        await asyncio.sleep(0.01)
+        assert b"200 OK" in transport.written
+        second.data_received(USUAL)
+        await asyncio.sleep(0.01)
+        assert b"503 Service Unavailable" in transport.written
+        assert b"retry-after: 1\r\nconnection: close" in transport.written
+        assert b'{"error":"too many connections"}' in transport.written
+        assert transport.closed
+        second.connection_lost(None)
+        assert b"200 OK" in await first.send(USUAL)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_shutdown_answers_what_was_asked(inference: Inference, fast: bool) -> None:
+    async def run() -> None:
+        connection = Connection(inference, fast)
+        connection.protocol.data_received(USUAL)
+        connection.protocol.shutdown()
+        await connection.rest()
+        assert b"connection: close\r\n" in connection.transport.written
+        assert connection.transport.written.endswith(b"}")
+        assert connection.transport.closed
+
+    asyncio.run(run())
+
+
+def test_a_client_that_vanishes_costs_nobody_else(inference: Inference) -> None:
+    async def run() -> None:
+        gone, there = Connection(inference, True), Connection(inference, True)
+        there.protocol.worker = gone.worker
+        gone.protocol.data_received(USUAL)
+        there.protocol.data_received(USUAL)
+        gone.transport.abort()
+        gone.protocol.connection_lost(ConnectionResetError())
+        await there.rest()
+        assert gone.transport.written == b""
+        assert b"200 OK" in there.transport.written
+
+    asyncio.run(run())
+
+
+def test_header_blocks_are_remembered_within_bounds(inference: Inference) -> None:
+    async def run() -> None:
+        connection = Connection(inference, True)
+        assert isinstance(connection.worker, Batch)
+        for number in range(1500):
+            await connection.send(request(GOLDEN, f"X: {number}"))
+        assert len(connection.worker.blocks._known) <= 1024
+        assert len(answers(bytes(connection.transport.written))) == 1500
+
+    asyncio.run(run())
+
+
+def test_the_date_is_that_of_the_second(inference: Inference) -> None:
+    async def run() -> None:
+        connection = Connection(inference, True)
+        await connection.send(USUAL)
+        connection.state.default_headers = [(b"date", b"later"), (b"x", b"y")]
+        assert b"\r\ndate: later\r\nx: y\r\ncontent-type" in await connection.send(USUAL)
+
+    asyncio.run(run())

@@ -1,0 +1,69 @@
+"""What cartpole/protocol.py and cartpole/fastpath.py lean on in uvicorn, and nothing else."""
+
+import inspect
+import re
+
+import uvicorn
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+ADVICE = (
+    "uvicorn {version} changed {what}, which cartpole/protocol.py or cartpole/fastpath.py leans "
+    "on: read both beside uvicorn's httptools_impl.py, then move the pin in pyproject.toml"
+)
+
+
+def changed(what: str) -> str:
+    return ADVICE.format(version=uvicorn.__version__, what=what)
+
+
+def test_what_is_leaned_on_is_there() -> None:
+    methods = {
+        "__init__": ["self", "config", "server_state", "app_state", "_loop"],
+        "connection_made": ["self", "transport"],
+        "connection_lost": ["self", "exc"],
+        "data_received": ["self", "data"],
+        "eof_received": ["self"],
+        "pause_writing": ["self"],
+        "resume_writing": ["self"],
+        "shutdown": ["self"],
+        "send_400_response": ["self", "msg"],
+        "on_message_begin": ["self"],
+        "on_url": ["self", "url"],
+        "on_header": ["self", "name", "value"],
+        "on_headers_complete": ["self"],
+        "on_body": ["self", "body"],
+        "on_message_complete": ["self"],
+        "on_response_complete": ["self"],
+        "_unset_keepalive_if_required": ["self"],
+    }
+    for name, parameters in methods.items():
+        method = getattr(HttpToolsProtocol, name, None)
+        assert method is not None, changed(name)
+        assert list(inspect.signature(method).parameters) == parameters, changed(name)
+    source = inspect.getsource(HttpToolsProtocol)
+    for name in (
+        "app",
+        "parser",
+        "cycle",
+        "pipeline",
+        "flow",
+        "transport",
+        "headers",
+        "access_log",
+    ):
+        assert re.search(rf"\bself\.{name}\b", source), changed(f"HttpToolsProtocol.{name}")
+    assert "self.send_400_response(msg)" in source, changed("how a parser error is answered")
+    for name in ("response_complete", "keep_alive"):
+        assert f"self.{name} = " in inspect.getsource(RequestResponseCycle), changed(name)
+    assert {"total_requests", "default_headers"} <= vars(ServerState()).keys(), changed("its state")
+    for name in ("pause_reading", "resume_reading"):
+        assert hasattr(FlowControl, name), changed(f"FlowControl.{name}")
+    assert "write_paused" in inspect.getsource(FlowControl), changed("FlowControl.write_paused")
+
+
+def test_default_headers_are_replaced_not_changed() -> None:
+    """The fast path keeps its heads for as long as the list of default headers is the same one."""
+    source = inspect.getsource(uvicorn.Server.on_tick)
+    assert "self.server_state.default_headers = " in source, changed("Server.on_tick")
