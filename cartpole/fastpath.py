@@ -17,6 +17,7 @@ from cartpole.observation import BadObservation, Observation, parse, parse_usual
 from cartpole.polling import BusyPoll
 from cartpole.protocol import LimitedProtocol, Limits, Worker
 from cartpole.reply import CLOSE, Headers, headers
+from cartpole.runner import FORWARD_ROWS
 
 # RFC 9112, section 3: method SP request-target SP HTTP-version CRLF; origin-form, no fragment.
 _match_request_line = re.compile(rb'GET /inference\?([!"$-~]*+) HTTP/1\.1\r\n').match
@@ -96,6 +97,8 @@ class Batch(Worker):
                 self.busy_poll.wake()
         self._asking.append(connection)
         self._asked.append(asked)
+        if len(self._asking) >= FORWARD_ROWS:
+            self.flush()
 
     def flush(self) -> None:
         """Answer all that was added, in order."""

@@ -17,6 +17,7 @@ from cartpole import __version__
 from cartpole.settings import BadSettings, Settings, read
 
 if TYPE_CHECKING:
+    from cartpole.app import Inference
     from cartpole.protocol import Worker
     from cartpole.runner import Runner
 
@@ -61,26 +62,9 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
 def _serve(settings: Settings, runner: "Runner") -> None:
     """Raises OSError where the address can't be had or the TLS files are no good."""
     from cartpole.app import Inference, create_app
-    from cartpole.fastpath import Batch, FastProtocol
-    from cartpole.polling import BusyPoll
-    from cartpole.protocol import LimitedProtocol, Limits, Worker
 
     inference = Inference(runner)
-    limits = Limits(
-        head_bytes=settings.limit_head,
-        head_seconds=settings.head_timeout,
-        body_bytes=settings.limit_body,
-        keep_alive_seconds=settings.keep_alive,
-        connections=settings.limit_connections,
-    )
-    busy_poll = BusyPoll(settings.busy_poll_seconds) if settings.busy_poll else None
-    worker: Worker
-    if settings.http == "fast":
-        worker = batch = Batch(limits, busy_poll, inference)
-        protocol: Callable[..., asyncio.Protocol] = partial(FastProtocol, batch)
-    else:
-        worker = Worker(limits, busy_poll)
-        protocol = partial(LimitedProtocol, worker)
+    worker, protocol = _protocol(settings, inference)
     config = uvicorn.Config(
         create_app(inference),
         uds=str(settings.uds) if settings.uds else None,
@@ -113,6 +97,29 @@ def _serve(settings: Settings, runner: "Runner") -> None:
     finally:
         if settings.uds:
             settings.uds.unlink(missing_ok=True)
+
+
+def _protocol(
+    settings: Settings, inference: "Inference"
+) -> tuple["Worker", Callable[..., asyncio.Protocol]]:
+    """What the connections share, and what makes one."""
+    from cartpole.fastpath import Batch, FastProtocol
+    from cartpole.polling import BusyPoll
+    from cartpole.protocol import LimitedProtocol, Limits, Worker
+
+    limits = Limits(
+        head_bytes=settings.limit_head,
+        head_seconds=settings.head_timeout,
+        body_bytes=settings.limit_body,
+        keep_alive_seconds=settings.keep_alive,
+        connections=settings.limit_connections,
+    )
+    busy_poll = BusyPoll(settings.busy_poll_seconds) if settings.busy_poll else None
+    if settings.http == "fast":
+        batch = Batch(limits, busy_poll, inference)
+        return batch, partial(FastProtocol, batch)
+    worker = Worker(limits, busy_poll)
+    return worker, partial(LimitedProtocol, worker)
 
 
 class _Server(uvicorn.Server):

@@ -1,3 +1,5 @@
+"""Tests of cartpole/app.py."""
+
 import asyncio
 import json
 import random

@@ -1,3 +1,5 @@
+"""Tests of bench/."""
+
 import os
 import re
 import socket

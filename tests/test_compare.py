@@ -1,3 +1,5 @@
+"""Tests of bench/compare.py."""
+
 import subprocess
 import sys
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Tests of tools/download_model.py."""
+
 import hashlib
 import os
 import subprocess

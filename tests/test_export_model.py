@@ -1,3 +1,5 @@
+"""Tests of tools/export_model.py."""
+
 import hashlib
 import json
 import subprocess

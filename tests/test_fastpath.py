@@ -319,6 +319,15 @@ def test_one_forward_for_all_that_arrive_together(runner: Runner) -> None:
     asyncio.run(run())
 
 
+def test_more_than_a_batch_in_one_turn(inference: Inference) -> None:
+    async def run() -> None:
+        connection = Connection(inference, True)
+        written = await connection.send(USUAL * 3000)
+        assert [status for status, _ in answers(written)] == [b"200"] * 3000
+
+    asyncio.run(run())
+
+
 def test_a_forward_that_raises(runner: Runner, caplog: pytest.LogCaptureFixture) -> None:
     failing = Runner(runner.policy)
     batch = failing.batch

@@ -1,3 +1,5 @@
+"""Tests of cartpole/observation.py."""
+
 import re
 from itertools import permutations
 from typing import Any

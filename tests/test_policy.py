@@ -1,3 +1,5 @@
+"""Tests of cartpole/policy.py."""
+
 import itertools
 import json
 import zipfile

@@ -1,3 +1,5 @@
+"""Tests of cartpole/reply.py."""
+
 import orjson
 import pytest
 

@@ -1,3 +1,5 @@
+"""Tests of cartpole/runner.py."""
+
 import random
 from pathlib import Path
 

@@ -1,3 +1,5 @@
+"""Tests of cartpole/serve.py."""
+
 import http.client
 import json
 import os

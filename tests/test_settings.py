@@ -1,3 +1,5 @@
+"""Tests of cartpole/settings.py."""
+
 import re
 from pathlib import Path
 

@@ -1,3 +1,5 @@
+"""Tests of tools/train_model.py."""
+
 from pathlib import Path
 from typing import Any
 
