@@ -52,16 +52,17 @@ def main() -> int:
         self.batch = timed("forward", self.batch)  # type: ignore[method-assign]
 
     Runner.__init__ = with_clocks  # type: ignore[method-assign]
-    code = serve.run(flags)
-    per_request = {name: spent[name] / requests / 1000 for name in spent}
-    stages = {
-        "read and parse": per_request["read and parse"],
-        "forward": per_request["forward"],
-        "render": per_request["answer"] - per_request["forward"],
-        "write": per_request["flush"] - per_request["answer"],
-    }
-    path.write_text(json.dumps(stages))
-    return code
+    try:
+        return serve.run(flags)
+    finally:  # a signal ends it, by SystemExit
+        per_request = {name: spent[name] / requests / 1000 for name in spent}
+        stages = {
+            "read and parse": per_request["read and parse"],
+            "forward": per_request["forward"],
+            "render": per_request["answer"] - per_request["forward"],
+            "write": per_request["flush"] - per_request["answer"],
+        }
+        path.write_text(json.dumps(stages))
 
 
 if __name__ == "__main__":

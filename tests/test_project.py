@@ -11,9 +11,9 @@ README = (ROOT / "README.md").read_text()
 
 def test_the_settings_table_is_the_settings() -> None:
     rows = re.findall(r"^\| `(--[\w-]+)` \| (.*?) ?\| (.+) \|$", README, re.M)
-    shown = {None: "", False: "off", BUNDLED_MODEL: "the shipped one"}
+    shown = {"None": "", "False": "off", str(BUNDLED_MODEL): "the shipped one"}
     assert rows == [
-        (setting.flag, shown.get(setting.default, str(setting.default)), setting.help)
+        (setting.flag, shown.get(str(setting.default), str(setting.default)), setting.help)
         for setting in DECLARED
     ]
 

@@ -27,9 +27,10 @@ def test_flag_over_environment_over_default() -> None:
 def test_every_setting_is_a_flag_and_a_variable(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
-    values = {"log_level": "debug", "port": "1", "threads": "1", "access_log": "on"}
+    values = {"log_level": "debug", "http": "asgi"}
+    by_type = {int: "300", bool: "on"}
     for setting in DECLARED:
-        text = values.get(setting.name, str(file))
+        text = values.get(setting.name, by_type.get(setting.type, str(file)))
         variables = {setting.variable: text}
         flags = [setting.flag] if setting.type is bool else [setting.flag, text]
         if setting.name == "ssl_keyfile":
