@@ -1,17 +1,18 @@
 # Every verb works in a fresh clone: it makes .venv first. PYTHON names another interpreter, 3.11+.
 PYTHON ?= python3
+SECONDS ?= 300
 BIN := .venv/bin
 SERVE := .venv/serve.stamp
 DEV := .venv/dev.stamp
 
-.PHONY: run test check format train download export bench bench-micro bench-http bench-compare bench-stages bench-scale clean
+.PHONY: run test check format train download export bench bench-micro bench-http bench-compare bench-stages bench-scale fuzz soak clean
 
 run: $(SERVE)
 	$(BIN)/python -m cartpole.serve
 
 test: $(DEV)
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest -n 2 --dist worksteal
 	$(BIN)/coverage combine -q && $(BIN)/coverage report
 
 check: $(DEV)
@@ -48,8 +49,16 @@ bench-scale: $(DEV)
 bench-http: $(DEV)
 	$(BIN)/python -m bench.record end_to_end
 
+# SECONDS of each target.
+fuzz: $(DEV)
+	$(BIN)/pip install -q 'atheris>=3,<4'
+	for target in query connection model agent; do $(BIN)/python -m fuzz.run $$target $(SECONDS) || exit 1; done
+
+soak: $(DEV)
+	$(BIN)/python -m bench.soak
+
 clean:
-	rm -rf .venv bench/results bench/.peers dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv bench/results bench/.peers dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis fuzz/.found
 
 # torch first and on its own, so that nothing else chooses its version.
 .venv/torch.stamp:

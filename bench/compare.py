@@ -34,6 +34,7 @@ CONNECTIONS = (1, 64)
 FLOOR = "fixed answer"
 
 SERVE = (sys.executable, "-m", "cartpole.serve", "--port", "{port}")
+NATIVE = (*SERVE, "--engine", "native")
 UVICORN = ("-m", "uvicorn", "--no-access-log", "--log-level", "warning", "--port", "{port}")
 NGINX = """daemon off; master_process off; worker_processes 1; pid {folder}/pid;
 error_log /dev/null; events {{ worker_connections 4096; }}
@@ -66,6 +67,8 @@ CONTENDERS = [
     Contender("cartpole", SERVE),
     Contender("cartpole --busy-poll", (*SERVE, "--busy-poll")),
     Contender("cartpole --http asgi", (*SERVE, "--http", "asgi")),
+    Contender("cartpole --engine native", NATIVE),
+    Contender("cartpole --engine native --busy-poll", (*NATIVE, "--busy-poll")),
     Contender(FLOOR, (sys.executable, str(PEERS / "fixed.py"), "{port}")),
     Contender("nginx, fixed answer", ("nginx", "-c", "{nginx}")),
     Contender("raw ASGI on uvicorn", (sys.executable, *UVICORN, "raw_asgi:app")),

@@ -3,17 +3,22 @@
 The server is a process of its own, pinned to core 0; the client is pinned to core 1.
 """
 
+import functools
 import gc
+import json
 import os
 import socket
 import sys
 import time
+import urllib.request
+from contextlib import ExitStack
 
 import pyperf
 
 from bench.server import serving
 
-PORT = "CARTPOLE_BENCH_PORT"
+PORTS = "CARTPOLE_BENCH_PORTS"  # of servers that run, with commas between them
+ENGINES = ("torchscript", "native")
 SERVER_CPU, CLIENT_CPU = 0, 1
 TARGET = "/inference?position=0.0123&velocity=-0.4567&angle=0.0345&angular_velocity=0.789"
 REQUEST = f"GET {TARGET} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
@@ -36,23 +41,28 @@ def requests(connection: socket.socket, loops: int) -> float:
 
 def measure() -> None:
     bench = pyperf.Runner(processes=5)
-    bench.argparser.set_defaults(affinity=str(CLIENT_CPU), inherit_environ=[PORT])
+    bench.argparser.set_defaults(affinity=str(CLIENT_CPU), inherit_environ=[PORTS])
     bench.parse_args()
     bench.metadata["description"] = "GET /inference over a kept-alive loopback connection"
-    with socket.create_connection(("127.0.0.1", int(os.environ[PORT]))) as connection:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        gc.collect()
-        gc.freeze()
-        gc.disable()
-        bench.bench_time_func("GET /inference", lambda loops: requests(connection, loops))
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    for port in map(int, os.environ[PORTS].split(",")):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready") as ready:
+            engine = json.load(ready)["engine"]
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            run = functools.partial(requests, connection)
+            bench.bench_time_func(f"GET /inference, {engine}", run)
 
 
 def main() -> None:
-    if PORT in os.environ or "--help" in sys.argv:  # a worker of pyperf's, or a server of yours
+    if PORTS in os.environ or "--help" in sys.argv:  # a worker of pyperf's, or servers of yours
         return measure()
-    cores = os.sched_getaffinity(0)
-    with serving(cpu=SERVER_CPU if len(cores) > 1 else None) as server:
-        os.environ[PORT] = str(server.port)
+    cpu = SERVER_CPU if len(os.sched_getaffinity(0)) > 1 else None
+    with ExitStack() as stack:
+        servers = [stack.enter_context(serving("--engine", engine, cpu=cpu)) for engine in ENGINES]
+        os.environ[PORTS] = ",".join(str(server.port) for server in servers)
         measure()
 
 

@@ -1,40 +1,55 @@
 """`make bench-micro`: what the parts of a request cost, in this process, on static input."""
 
+import argparse
 import asyncio
 import gc
 import tempfile
 import time
 from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
+import httptools
 import pyperf
 import torch
 import uvicorn
 from uvicorn.server import ServerState
 
 from cartpole.app import Inference, create_app
-from cartpole.fastpath import Batch, FastProtocol
+from cartpole.fastpath import Batch, FastProtocol, HeaderBlocks
+from cartpole.limits import Limits
 from cartpole.observation import NAMES, parse
 from cartpole.policy import load
-from cartpole.protocol import Limits
 from cartpole.reply import render
-from cartpole.runner import Runner, set_threads
+from cartpole.runner import Runner, make_runner, set_threads
 from cartpole.settings import BUNDLED_MODEL
 
 QUERY = b"position=0.0123&velocity=-0.4567&angle=0.0345&angular_velocity=0.789"
 REQUEST = b"GET /inference?%b HTTP/1.1\r\nHost: 127.0.0.1:3000\r\n\r\n" % QUERY
 OBSERVATION = (0.0123, -0.4567, 0.0345, 0.789)
-BATCHES = (8, 64, 256)
+BATCHES = (2, 8, 64, 256)
+BLOCKS = {
+    "small-head": b"Host: 127.0.0.1:3000\r\n\r\n",
+    "browser-head": b"Host: 127.0.0.1:3000\r\nConnection: keep-alive\r\n"
+    b"User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "
+    b"Chrome/142.0.0.0 Safari/537.36\r\nAccept: application/json, text/plain, */*\r\n"
+    b"Accept-Encoding: gzip, deflate, br, zstd\r\nAccept-Language: en-GB,en;q=0.9\r\n\r\n",
+}
 
 
-def timed(function: Callable[..., Any], *arguments: Any) -> Callable[[int], float]:
+def timed(prepare: Callable[[], Callable[[], Any]]) -> Callable[[int], float]:
+    """Prepares where it is run: pyperf's processes each run one benchmark only."""
+
     def run(loops: int) -> float:
+        function = prepare()
+        gc.collect()
+        gc.freeze()
         iterations = range(loops)
         started = time.perf_counter()
         for _ in iterations:
-            function(*arguments)
+            function()
         return time.perf_counter() - started
 
     return run
@@ -45,12 +60,25 @@ def close(found: tuple[float, ...], expected: list[float]) -> bool:
     return all(abs(a - b) <= 1e-5 * max(map(abs, expected)) for a, b in pairs)
 
 
-def freeze(module: torch.jit.ScriptModule) -> tuple[torch.jit.ScriptModule, Runner]:
-    """The same policy as cart-pole-rs ships its own: two heads, frozen, without metadata."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "frozen.pt"
-        torch.jit.save(torch.jit.optimize_for_inference(torch.jit.freeze(module.eval())), path)
-        return torch.jit.load(path), Runner(load(path))
+class Llhttp:
+    """Judges a request the way that needs no memory of blocks: no callback for its headers."""
+
+    def on_url(self, url: bytes) -> None: ...
+
+    def on_message_complete(self) -> None: ...
+
+
+def judge_by_comparison(block: bytes) -> Callable[[], Any]:
+    """Whether a request is one to answer: its head ends as the one before."""
+    end = b" HTTP/1.1\r\n" + block
+    request = b"GET /inference?" + QUERY + end
+    assert HeaderBlocks().end_of_request(block) == end
+    return lambda: request.endswith(end) and request.startswith(b"GET /inference?")
+
+
+def judge_by_llhttp(block: bytes) -> Callable[[], Any]:
+    parser = httptools.HttpRequestParser(Llhttp())
+    return partial(parser.feed_data, b"GET /inference?%b HTTP/1.1\r\n%b" % (QUERY, block))
 
 
 class Sink(asyncio.Transport):
@@ -68,7 +96,7 @@ class Sink(asyncio.Transport):
         return default
 
 
-def fast_path(runner: Runner) -> Callable[[], None]:
+def fast_path(runner: Runner) -> Callable[[], Any]:
     """One request, from its bytes to the bytes of its answer, without a socket."""
     inference = Inference(runner)
     config = uvicorn.Config(create_app(inference), lifespan="off", ws="none", log_config=None,
@@ -88,6 +116,7 @@ def fast_path(runner: Runner) -> Callable[[], None]:
         """The turn of the loop ends at once."""
 
     batch._call_soon = call_soon  # type: ignore[assignment]
+    loop.close()
 
     def run() -> None:
         connection.data_received(REQUEST)
@@ -96,47 +125,103 @@ def fast_path(runner: Runner) -> Callable[[], None]:
     return run
 
 
-def main() -> None:
-    bench = pyperf.Runner(processes=5)
-    bench.metadata["description"] = "the parts of a request, in memory"
-    set_threads(1)
-    runner = Runner(load(BUNDLED_MODEL))
-    module = torch.jit.load(BUNDLED_MODEL)
+@cache
+def module() -> Any:
+    return torch.jit.load(BUNDLED_MODEL)
 
-    def naive(module: torch.jit.ScriptModule = module) -> list[float]:
-        logits, _ = module(torch.tensor([OBSERVATION]))
-        answer: list[float] = logits.tolist()[0]
-        return answer
 
-    def naive_parse() -> tuple[float, ...]:
-        values = parse_qs(QUERY.decode())
-        return tuple(float(values[name][0]) for name in NAMES)
+@cache
+def frozen() -> tuple[Any, Runner]:
+    """The same policy as cart-pole-rs ships its own: two heads, frozen, without metadata."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "frozen.pt"
+        torch.jit.save(torch.jit.optimize_for_inference(torch.jit.freeze(module().eval())), path)
+        return torch.jit.load(path), Runner(load(path))
 
-    expected = naive()
-    left, right = runner.one(*OBSERVATION)
-    assert close((left, right), expected)
+
+@cache
+def runner(engine: str = "torchscript") -> Runner:
+    return make_runner(load(BUNDLED_MODEL), engine)
+
+
+@cache
+def silent() -> Runner:
+    """Without its forward."""
+    without = Runner(load(BUNDLED_MODEL))
+    logits = without.one(*OBSERVATION)
+    without.one = lambda position, velocity, angle, angular_velocity: logits
+    return without
+
+
+def infer(runner: Runner) -> Callable[[], Any]:
+    assert close(runner.one(*OBSERVATION), naive(module()))
+    return partial(runner.one, *OBSERVATION)
+
+
+def infer_together(engine: str, rows: int) -> Callable[[], Any]:
+    batch = [OBSERVATION] * rows
+    assert all(close(row, naive(module())) for row in runner(engine).batch(batch))
+    return partial(runner(engine).batch, batch)
+
+
+def naive(module: Any) -> list[float]:
+    logits, _ = module(torch.tensor([OBSERVATION]))
+    answer: list[float] = logits.tolist()[0]
+    return answer
+
+
+def naive_parse() -> tuple[float, ...]:
+    values = parse_qs(QUERY.decode())
+    return tuple(float(values[name][0]) for name in NAMES)
+
+
+def parsing() -> Callable[[], Any]:
     assert parse(QUERY) == naive_parse() == OBSERVATION
-    assert render(left, right) == b'{"left":%s,"right":%s}' % (
-        repr(left).encode(),
-        repr(right).encode(),
-    )
-    frozen, frozen_runner = freeze(module)
-    assert close(frozen_runner.one(*OBSERVATION), expected)
-    gc.collect()
-    gc.freeze()
+    return partial(parse, QUERY)
+
+
+def rendering() -> Callable[[], Any]:
+    assert render(1.25, -2.5) == b'{"left":1.25,"right":-2.5}'
+    return partial(render, *runner().one(*OBSERVATION))
+
+
+CASES: dict[str, Callable[[], Callable[[], Any]]] = {
+    "cartpole-inference": lambda: infer(runner()),
+    "native-inference": lambda: infer(runner("native")),
+    "naive-inference": lambda: partial(naive, module()),
+    "frozen-inference": lambda: infer(frozen()[1]),
+    "naive-frozen-inference": lambda: partial(naive, frozen()[0]),
+    "fast-path": lambda: fast_path(runner()),
+    "fast-path-native": lambda: fast_path(runner("native")),
+    "fast-path-without-forward": lambda: fast_path(silent()),
+    "parse": parsing,
+    "naive-parse": lambda: naive_parse,
+    "render": rendering,
+}
+for name, block in BLOCKS.items():
+    CASES[f"{name}-compared"] = partial(judge_by_comparison, block)
+    CASES[f"{name}-llhttp"] = partial(judge_by_llhttp, block)
+for rows in BATCHES:
+    CASES[f"batch-{rows}"] = partial(infer_together, "torchscript", rows)
+    CASES[f"native-batch-{rows}"] = partial(infer_together, "native", rows)
+
+
+def add_only(command: list[str], arguments: argparse.Namespace) -> None:
+    """pyperf's processes are to measure the same."""
+    for name in arguments.only or ():
+        command += ["--only", name]
+
+
+def main() -> None:
+    bench = pyperf.Runner(processes=5, add_cmdline_args=add_only)
+    bench.metadata["description"] = "the parts of a request, in memory"
+    bench.argparser.add_argument("--only", action="append", choices=CASES, help="may be repeated")
+    only = bench.parse_args().only or CASES
+    set_threads(1)
     gc.disable()
-    bench.bench_time_func("cartpole-inference", timed(runner.one, *OBSERVATION))
-    bench.bench_time_func("fast-path", timed(fast_path(runner)))
-    bench.bench_time_func("naive-inference", timed(naive))
-    bench.bench_time_func("frozen-inference", timed(frozen_runner.one, *OBSERVATION))
-    bench.bench_time_func("naive-frozen-inference", timed(naive, frozen))
-    bench.bench_time_func("parse", timed(parse, QUERY))
-    bench.bench_time_func("naive-parse", timed(naive_parse))
-    bench.bench_time_func("render", timed(render, left, right))
-    for rows in BATCHES:
-        batch = [OBSERVATION] * rows
-        assert all(close(row, expected) for row in runner.batch(batch))
-        bench.bench_time_func(f"batch-{rows}", timed(runner.batch, batch))
+    for name in only:
+        prepare = CASES[name]
+        bench.bench_time_func(name, timed(cache(prepare)))
 
 
 if __name__ == "__main__":

@@ -6,17 +6,25 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from bench.compare import CLIENT_CPU, CONTENDERS, QUERY, SERVE, SERVER_CPU, Contender, measure
 from bench.end_to_end import requests
-from bench.machine import describe
+from bench.machine import descendants, describe
 from bench.server import Server, serving
 
 ROUNDS, SECONDS = 5, 2
 IDLE = 2000
+STARTS = 7
 RATE, RATE_SECONDS = 200, 10
 PERCENTILES = Path(__file__).parent / "peers/percentiles.lua"
+COUNTING_ROUNDS = 9
+NOT_COUNTED = (
+    "from cartpole.metrics import Metrics; "
+    "Metrics.forward = Metrics.answered = lambda self, *arguments: None"
+)
 GARBAGE = {
     "as Python starts": "gc.freeze = lambda: None",
     "frozen after the start (as served)": "",
@@ -79,33 +87,119 @@ def constant_rate() -> str:
     return f"{RATE} requests/s for {RATE_SECONDS} s: p50 {p50:.0f} µs, p99 {p99:.0f} µs"
 
 
-def garbage() -> list[str]:
+def ready() -> str:
+    """From the start of the process to the first connection, beside `import torch` alone."""
+    starts: dict[str, list[float]] = {"ours": [], "torch": []}
+    for _ in range(STARTS):
+        began = time.perf_counter()
+        with serving(cpu=SERVER_CPU):
+            starts["ours"].append(time.perf_counter() - began)
+        began = time.perf_counter()
+        importing = ["taskset", "-c", str(SERVER_CPU), sys.executable, "-c", "import torch"]
+        subprocess.run(importing, check=True)
+        starts["torch"].append(time.perf_counter() - began)
+    ours, torch = (statistics.median(values) for values in starts.values())
+    return f"ready after {ours:.2f} s, {ours / torch:.2f} of `import torch` ({torch:.2f} s)"
+
+
+@contextmanager
+def prepared(statement: str) -> Iterator[Server]:
+    """The service, with something done in its process before the start."""
+    program = f"import gc, sys; {statement or 'pass'}\nfrom cartpole.serve import main; main()"
+    with serving(command=[sys.executable, "-c", program, *SERVE[3:]], cpu=SERVER_CPU) as server:
+        measure(CONTENDERS[0], f"http://127.0.0.1:{server.port}", 0, 64, 1)  # warms up
+        yield server
+
+
+def garbage() -> str:
     figures: dict[str, list[int]] = {name: [] for name in GARBAGE}
     for _ in range(ROUNDS):
-        for name, preparation in GARBAGE.items():
-            program = (
-                f"import gc, sys; {preparation or 'pass'}\nfrom cartpole.serve import main; main()"
-            )
-            command = [sys.executable, "-c", program, *SERVE[3:]]
-            with serving(command=command, cpu=SERVER_CPU) as server:
+        for name, statement in GARBAGE.items():
+            with prepared(statement) as server:
                 wrk = ["taskset", "-c", str(CLIENT_CPU), "wrk", "-t1", "-c64", f"-d{SECONDS}s"]
                 url = f"http://127.0.0.1:{server.port}/inference?{QUERY}"
-                measure(CONTENDERS[0], url.partition("/inference")[0], 0, 64, 1)  # warms up
                 done = subprocess.run(
                     [*wrk, "-s", str(PERCENTILES), url], check=True, capture_output=True, text=True
                 )
             (value,) = re.findall(r"p99.9 (\d+)", done.stdout)
             figures[name].append(int(value))
-    return [
+    return "\n".join(
         f"p99.9 at 64 connections, {name}: {statistics.median(values):,.0f} µs"
         for name, values in figures.items()
-    ]
+    )
+
+
+def counting() -> str:
+    cpu: dict[str, list[float]] = {"": [], NOT_COUNTED: []}
+    for _ in range(COUNTING_ROUNDS):
+        for statement, values in cpu.items():
+            with prepared(statement) as server:
+                url, pid = f"http://127.0.0.1:{server.port}", server.process.pid
+                values.append(measure(CONTENDERS[0], url, pid, 64, SECONDS).cpu)
+    counted, not_counted = (statistics.median(values) for values in cpu.values())
+    share = counted / not_counted - 1
+    return f"CPU a request: {counted:.2f} µs, without counting {not_counted:.2f}, {share:+.1%}"
+
+
+def workers() -> str:
+    cpu: dict[tuple[int, int], list[float]] = {(1, 64): [], (2, 64): [], (2, 128): []}
+    memory: dict[int, float] = {}
+    for _ in range(ROUNDS):
+        for (number, connections), values in cpu.items():
+            with serving("--workers", str(number), cpu=SERVER_CPU) as server:
+                url, pid = f"http://127.0.0.1:{server.port}", server.process.pid
+                while f"cartpole_workers {number}.0".encode() not in server.get("/metrics")[1]:
+                    time.sleep(0.1)
+                values.append(measure(CONTENDERS[0], url, pid, connections, SECONDS).cpu)
+                memory[number] = sum(map(proportional, [pid, *descendants(pid)])) / 2**20
+    one, two, full = (statistics.median(values) for values in cpu.values())
+    return (
+        f"CPU a request: 1 worker {one:.1f} µs; 2 workers, the same 64 connections {two:.1f} µs, "
+        f"{two / one:.2f} of it, 64 each {full:.1f} µs, {full / one:.2f}; memory (PSS): "
+        f"{memory[1]:.0f} MiB, all of 2 workers {memory[2]:.0f} MiB"
+    )
+
+
+def proportional(pid: int) -> int:
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    (kilobytes,) = re.findall(r"^Pss:\s+(\d+) kB", text, re.M)
+    return int(kilobytes) * 1024
+
+
+def engines() -> str:
+    """What the native engine costs at the start and in memory."""
+    figures = []
+    for engine in ("torchscript", "native"):
+        starts, memory = [], []
+        for _ in range(STARTS):
+            began = time.perf_counter()
+            with serving("--engine", engine, cpu=SERVER_CPU) as server:
+                starts.append(time.perf_counter() - began)
+                server.get(f"/inference?{QUERY}")
+                memory.append(resident(server) / 2**20)
+        figures.append((statistics.median(starts), statistics.median(memory)))
+    (start, size), (native_start, native_size) = figures
+    return (
+        f"native against torchscript: ready after {native_start:.2f} s and {start:.2f} s, "
+        f"resident {native_size:.0f} MiB and {size:.0f} MiB"
+    )
+
+
+FIGURES = (
+    ready,
+    engines,
+    many_connections,
+    idle_connections,
+    constant_rate,
+    workers,
+    counting,
+    garbage,
+)
 
 
 def main() -> None:
-    for figure in (many_connections, idle_connections, constant_rate):
+    for figure in FIGURES:
         print(figure(), flush=True)
-    print("\n".join(garbage()))
     print(describe())
 
 

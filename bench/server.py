@@ -50,6 +50,7 @@ def serving(
     command: Sequence[str] = (),
     environ: Mapping[str, str] | None = None,
     prepare: Callable[[int], None] | None = None,
+    port: int = 0,
 ) -> Iterator[Server]:
     """The service with these flags on a free port, ready; ended when the block is left.
 
@@ -58,12 +59,13 @@ def serving(
         cpu: the one core that it may run on; any by default.
         command: another command to run instead, with `{port}` where the port goes.
         environ: variables beside those of this process.
+        port: instead of a free one.
         prepare: what to do once the port is known, before the start.
 
     Raises:
         RuntimeError: it ended before it was ready, or was not ready in a minute.
     """
-    port = free_port()
+    port = port or free_port()
     default = (sys.executable, "-m", "cartpole.serve", "--port", "{port}", *flags)
     arguments = [part.replace("{port}", str(port)) for part in command or default]
     if prepare:

@@ -16,6 +16,7 @@ from cartpole.runner import Runner
 clock = time.perf_counter_ns
 spent: dict[str, int] = {}
 requests = 0
+arrived: list[int] = []
 
 
 def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -29,6 +30,24 @@ def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+def clock_waiting() -> None:
+    """What passes between a request's parsing and the flush that takes it: wall time."""
+    add, flush = fastpath.Batch.add, fastpath.Batch.flush
+
+    def add_and_note(self: fastpath.Batch, *arguments: Any) -> None:
+        arrived.append(clock())
+        add(self, *arguments)
+
+    def note_and_flush(self: fastpath.Batch) -> None:
+        now = clock()
+        spent["wait"] = spent.get("wait", 0) + len(arrived) * now - sum(arrived)
+        arrived.clear()
+        flush(self)
+
+    fastpath.Batch.add = add_and_note  # type: ignore[assignment, method-assign]
+    fastpath.Batch.flush = note_and_flush  # type: ignore[method-assign]
+
+
 def main() -> int:
     global requests
     path, flags = Path(sys.argv[1]), sys.argv[2:]
@@ -36,6 +55,7 @@ def main() -> int:
         "read and parse", fastpath.FastProtocol.data_received
     )
     fastpath.Batch.flush = timed("flush", fastpath.Batch.flush)  # type: ignore[method-assign]
+    clock_waiting()
     answer_all = timed("answer", app.Inference.answer_all)
 
     def counted(self: app.Inference, asked: Any) -> Any:
@@ -61,6 +81,7 @@ def main() -> int:
             "forward": per_request["forward"],
             "render": per_request["answer"] - per_request["forward"],
             "write": per_request["flush"] - per_request["answer"],
+            "wait for the batch": per_request["wait"],
         }
         path.write_text(json.dumps(stages))
 

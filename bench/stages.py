@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -18,19 +19,21 @@ from bench.machine import cpu_seconds, describe
 from bench.record import RESULTS
 from bench.server import serving
 
+WAIT = "wait for the batch"  # while others are read: wall time, in none of the stages
 STAGES = ("read and parse", "forward", "render", "write", "loop and kernel")
-CASES = ((1, False), (1, True), (64, False))
+ENGINES = ("torchscript", "native")
+CASES = ((1, ()), (1, ("--busy-poll",)), (64, ()))  # connections and flags
 ROUNDS, SECONDS = 5, 3
 
 Stages = dict[str, float]
 
 
-def measure(connections: int, busy_poll: bool) -> Stages:
-    """Microseconds of processor time per request and stage."""
+def measure(connections: int, flags: Sequence[str]) -> Stages:
+    """Microseconds per request: processor time by stage, and the wait."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "stages.json"
         command = [sys.executable, "-m", "bench.staged", str(path), "--port", "{port}"]
-        with serving(command=[*command, *["--busy-poll"] * busy_poll], cpu=SERVER_CPU) as server:
+        with serving(command=[*command, *flags], cpu=SERVER_CPU) as server:
             wrk = ["taskset", "-c", str(CLIENT_CPU), "wrk", "-t1", f"-c{connections}", "--latency"]
             url = f"http://127.0.0.1:{server.port}/inference?{QUERY}"
             before = cpu_seconds(server.process.pid)
@@ -38,21 +41,25 @@ def measure(connections: int, busy_poll: bool) -> Stages:
                 [*wrk, f"-d{SECONDS}s", url], check=True, capture_output=True, text=True
             )
             used = cpu_seconds(server.process.pid) - before
-        total = read_wrk(done.stdout, used).cpu
+        whole = read_wrk(done.stdout, used).cpu
         seen = json.loads(path.read_text())
     stages: Stages = {name: seen[name] for name in STAGES[:-1]}
-    stages[STAGES[-1]] = max(0.0, total - sum(stages.values()))
-    return stages
+    stages[STAGES[-1]] = max(0.0, whole - sum(stages.values()))
+    return stages | {WAIT: seen[WAIT]}
+
+
+def total(stages: Stages) -> float:
+    return sum(stages[name] for name in STAGES)
 
 
 def table(results: dict[str, Stages]) -> str:
     lines = ["| µs a request | " + " | ".join(results) + " |", "|---" * (len(results) + 1) + "|"]
     for name in STAGES:
-        cells = []
-        for stages in results.values():
-            cells.append(f"{stages[name]:.1f} ({stages[name] / sum(stages.values()):.0%})")
+        cells = [f"{s[name]:.1f} ({s[name] / total(s):.0%})" for s in results.values()]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    lines.append("| sum | " + " | ".join(f"{sum(s.values()):.1f}" for s in results.values()) + " |")
+    lines.append("| sum | " + " | ".join(f"{total(s):.1f}" for s in results.values()) + " |")
+    waits = " | ".join(f"{s[WAIT]:.1f}" for s in results.values())
+    lines.append(f"| {WAIT} (wall time, beside the sum) | {waits} |")
     return "\n".join(lines)
 
 
@@ -68,7 +75,7 @@ def picture(results: dict[str, Stages], path: Path) -> None:
     left = [0.0] * len(names)
     colors = ("#0b3d91", "#1f6feb", "#79b8ff", "#c8e1ff", "#d0d7de")
     for stage, color in zip(STAGES, colors, strict=True):
-        values = [results[name][stage] / sum(results[name].values()) * 100 for name in names]
+        values = [results[name][stage] / total(results[name]) * 100 for name in names]
         bars = axis.barh(names, values, left=left, color=color, label=stage)
         labels = [f"{value:.0f} %" if value > 4 else "" for value in values]
         dark = color in colors[:2]
@@ -84,15 +91,19 @@ def picture(results: dict[str, Stages], path: Path) -> None:
 
 
 def main() -> None:
-    results: dict[str, Stages] = {}
-    for connections, busy_poll in CASES:
-        rounds = []
-        for number in range(1, ROUNDS + 1):
-            rounds.append(measure(connections, busy_poll))
-            print(f"{connections} connections, {number}/{ROUNDS}: {rounds[-1]}", flush=True)
-        plural = "connection" if connections == 1 else "connections"
-        name = f"{connections} {plural}{', busy polling' if busy_poll else ''}"
-        results[name] = {s: statistics.median(one[s] for one in rounds) for s in STAGES}
+    rounds: dict[str, list[Stages]] = {}
+    for number in range(1, ROUNDS + 1):
+        for connections, flags in CASES:
+            for engine in ENGINES:
+                name = f"{engine}, {connections} connection{'s' * (connections > 1)}"
+                name += ", busy polling" if flags else ""
+                stages = measure(connections, ("--engine", engine, *flags))
+                rounds.setdefault(name, []).append(stages)
+                print(f"{number}/{ROUNDS} {name}: {stages}", flush=True)
+    results = {
+        name: {stage: statistics.median(one[stage] for one in all_) for stage in (*STAGES, WAIT)}
+        for name, all_ in rounds.items()
+    }
     RESULTS.mkdir(exist_ok=True)
     stem = RESULTS / f"stages-{datetime.now():%Y%m%d-%H%M%S}"
     text = f"{table(results)}\n\nMedians of {ROUNDS} rounds of {SECONDS} s. {describe()}\n"

@@ -5,6 +5,7 @@ Whatever is not plainly such a request goes, untouched and in order, to uvicorn'
 
 import asyncio
 import re
+from time import perf_counter_ns as clock
 from typing import Any
 
 import httptools
@@ -13,20 +14,19 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from uvicorn.server import ServerState
 
 from cartpole.app import Inference
+from cartpole.limits import Limits, Worker
 from cartpole.observation import BadObservation, Observation, parse, parse_usual
 from cartpole.polling import BusyPoll
-from cartpole.protocol import LimitedProtocol, Limits, Worker
-from cartpole.reply import CLOSE, Headers, headers
+from cartpole.protocol import LimitedProtocol
+from cartpole.reply import Headers, headers
 from cartpole.runner import FORWARD_ROWS
+from cartpole.strict import fault
 
 # RFC 9112, section 3: method SP request-target SP HTTP-version CRLF; origin-form, no fragment.
-_match_request_line = re.compile(rb'GET /inference\?([!"$-~]*+) HTTP/1\.1\r\n').match
+_match_request_line = re.compile(rb"GET /inference\?([!$&-;=?-Z_a-z~%]*+) HTTP/1\.1\r\n").match
 
 _TARGET, _VERSION = b"GET /inference?", b" HTTP/1.1\r\n"
-_REMEMBERED_BLOCKS, _REMEMBERED_BYTES = (
-    1024,
-    2048,
-)  # over all connections; larger ones go to uvicorn
+_REMEMBERED_BLOCKS, _REMEMBERED_BYTES = 1024, 2048  # of all connections; others go to uvicorn
 
 Asked = Observation | BadObservation
 
@@ -34,8 +34,7 @@ Asked = Observation | BadObservation
 class HeaderBlocks:
     """Which header blocks, up to and with their empty line, let a GET be answered here.
 
-    That is: valid, without a body, without an upgrade, on a connection that is kept alive. llhttp
-    judges; a parser whose object has no callback for headers costs no Python call per header.
+    That is: valid, without a body, without an upgrade, on a connection that is kept alive.
     """
 
     def __init__(self) -> None:
@@ -58,14 +57,18 @@ def _answerable(block: bytes) -> bool:
         judge.parser.feed_data(b"GET /" + _VERSION + block)
     except (httptools.HttpParserError, httptools.HttpParserUpgrade):
         return False
-    return judge.answerable
+    return judge.answerable and not fault("1.1", b"GET", b"/", judge.headers)
 
 
 class _Judge:
     answerable = False
 
     def __init__(self) -> None:
+        self.headers: list[tuple[bytes, bytes]] = []
         self.parser = httptools.HttpRequestParser(self)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
 
     def on_message_complete(self) -> None:
         # A message with a body is not complete here; afterwards llhttp has forgotten the rest.
@@ -79,12 +82,13 @@ class Batch(Worker):
     """
 
     def __init__(self, limits: Limits, busy_poll: BusyPoll | None, inference: Inference) -> None:
-        super().__init__(limits, busy_poll)
+        super().__init__(limits, inference.metrics, busy_poll)
         self.blocks = HeaderBlocks()
         self._inference = inference
         self._asking: list[FastProtocol] = []
         self._asked: list[Asked] = []
-        self._head_of = _Heads([], False)
+        self._head_of = _Heads([])
+        self._began = 0
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._call_soon = loop.call_soon
@@ -92,6 +96,7 @@ class Batch(Worker):
 
     def add(self, connection: "FastProtocol", asked: Asked) -> None:
         if not self._asking:
+            self._began = clock()
             self._call_soon(self.flush)
             if self.busy_poll:
                 self.busy_poll.wake()
@@ -109,9 +114,12 @@ class Batch(Worker):
         state = asking[0].server_state
         state.total_requests += len(asked)
         head_of = self._head_of
-        if head_of.default is not state.default_headers or head_of.closing is not self.stopping:
-            head_of = self._head_of = _Heads(state.default_headers, self.stopping)
-        for connection, answer in zip(asking, self._inference.answer_all(asked), strict=True):
+        if head_of.default is not state.default_headers:
+            head_of = self._head_of = _Heads(state.default_headers)
+        answers = self._inference.answer_all(asked)
+        # Counted before the answers leave: whoever has one finds it in the metrics.
+        self.metrics.answered(answers, clock() - self._began)
+        for connection, answer in zip(asking, answers, strict=True):
             transport = connection.transport
             if not transport.is_closing():
                 status, body = answer
@@ -121,12 +129,12 @@ class Batch(Worker):
 class _Heads(dict[tuple[int, int], bytes]):
     """Response heads by status and length of the body, while the default headers stay the same."""
 
-    def __init__(self, default: Headers, closing: bool) -> None:
-        self.default, self.closing = default, closing
+    def __init__(self, default: Headers) -> None:
+        self.default = default
 
     def __missing__(self, key: tuple[int, int]) -> bytes:
         status, size = key
-        lines = [*self.default, *headers(size), *([CLOSE] if self.closing else [])]
+        lines = [*self.default, *headers(size)]
         self[key] = STATUS_LINE[status] + b"".join(b"%b: %b\r\n" % line for line in lines) + b"\r\n"
         return self[key]
 
@@ -145,8 +153,9 @@ class FastProtocol(LimitedProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(worker, config, server_state, app_state, _loop)
-        self._end = _VERSION + b"\r\n"  # how the last request that was answered here ended
-        self._fast = self._allowed = not self.access_log
+        # How the last request that was answered here ended; to begin with, as it well might.
+        self._end = _VERSION + b"Host: localhost\r\n\r\n"
+        self._fast = self._allowed = not worker.stopping
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -164,7 +173,7 @@ class FastProtocol(LimitedProtocol):
             and data.startswith(_TARGET)
             and len(data) <= worker.limits.head_bytes
         ):
-            observation = parse_usual(data[len(_TARGET) : -len(self._end)])
+            observation = parse_usual(data, len(_TARGET), len(data) - len(self._end))
             if observation is not None:
                 return worker.add(self, observation)
         rest = self._answer_here(data)
@@ -192,8 +201,8 @@ class FastProtocol(LimitedProtocol):
         return super().eof_received()
 
     def shutdown(self) -> None:
-        self.worker.stopping = True
         self.worker.flush()
+        self._fast = self._allowed = False
         super().shutdown()
 
     def on_message_begin(self) -> None:

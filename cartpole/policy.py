@@ -192,7 +192,8 @@ def _linear(value: Any) -> tuple[Any, Tensor, Tensor]:
     inputs = list(node.inputs())
     match node.kind():
         case "aten::linear":
-            return inputs[0], _constant(inputs[1]).t(), _constant(inputs[2])
+            weight, bias = _constant(inputs[1]).t(), _constant(inputs[2])
+            return inputs[0], weight, torch.zeros(weight.shape[1]) if bias is None else bias
         case "aten::addmm" if _constant(inputs[3]) == _constant(inputs[4]) == 1:
             return inputs[1], _constant(inputs[2]), _constant(inputs[0])
         case "aten::add" if _constant(inputs[2]) == 1:

@@ -4,7 +4,7 @@ Leans on uvicorn's HttpToolsProtocol; tests/test_uvicorn.py says on what.
 """
 
 import asyncio
-from dataclasses import dataclass, field
+import sys
 from http import HTTPStatus
 from typing import Any
 
@@ -13,54 +13,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from cartpole.polling import BusyPoll
+from cartpole.limits import Worker
 from cartpole.reply import CLOSE, headers, render_error
+from cartpole.strict import fault
 
 RETRY_AFTER_SECONDS = 1
 LINGER_SECONDS = (
     1  # a refused client may read why before what it still sends is answered by a reset
 )
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a client may ask of one worker; see the settings of the same names."""
-
-    head_bytes: int = 16 * 1024
-    head_seconds: int = 10
-    body_bytes: int = 1024 * 1024
-    keep_alive_seconds: int = 75
-    connections: int = 10_000
-
-
-@dataclass
-class Worker:
-    """What all connections of a worker share.
-
-    Attributes:
-        limits: what clients may ask of it.
-        busy_poll: what keeps the loop from sleeping, if anything.
-        stopping: whether connections are closed as soon as nothing is owed on them.
-        second: a clock that one callback a second moves on, in place of timers per request.
-        connections: those that are open.
-    """
-
-    limits: Limits
-    busy_poll: BusyPoll | None = None
-    second: int = 0
-    stopping: bool = False
-    connections: set["LimitedProtocol"] = field(default_factory=set)
-
-    def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self.busy_poll:
-            self.busy_poll.start(loop)
-        loop.call_later(1, self._sweep, loop)
-
-    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.second += 1
-        for connection in tuple(self.connections):
-            connection.check_time()
-        loop.call_later(1, self._sweep, loop)
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -82,19 +42,24 @@ class LimitedProtocol(HttpToolsProtocol):
         self.half_closed = self.overloaded = False
         self._head_bytes = 0
         self._body_bytes = 0
+        self._body_in_read = False
         self.last_data = self._message_began = worker.second
 
     # Connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.worker.connections.add(self)
-        self.overloaded = len(self.worker.connections) > self.worker.limits.connections
+        connections = self.worker.connections
+        connections.add(self)
+        self.worker.metrics.connections(len(connections), accepted=1)
+        self.overloaded = len(connections) > self.worker.limits.connections
         if self.overloaded:
+            self.worker.refused(HTTPStatus.SERVICE_UNAVAILABLE)
             self.app = _Overloaded(self.app)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.worker.connections.discard(self)
+        self.worker.metrics.connections(len(self.worker.connections))
         if self.worker.busy_poll and not self.worker.connections:
             self.worker.busy_poll.stop()
         super().connection_lost(exc)
@@ -105,10 +70,12 @@ class LimitedProtocol(HttpToolsProtocol):
         self.last_data = self.worker.second
         if self.worker.busy_poll:
             self.worker.busy_poll.wake()
-        counted = self.in_head
+        went_on, self._body_in_read = self.in_head, False
         super().data_received(data)
-        if counted and self.in_head:
-            self._count_head(len(data))
+        if self.in_head and not self._body_in_read:
+            # What the parser has not handed on: the line that is not complete, or all of a read
+            # that did not complete the head.
+            self._count_head(len(data) if went_on else len(data) - data.rfind(b"\n") - 1)
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """The client has sent all that it will; what it has asked is still answered."""
@@ -125,6 +92,14 @@ class LimitedProtocol(HttpToolsProtocol):
         if not self.pipeline:
             self.flow.resume_reading()
 
+    def shutdown(self) -> None:
+        """The service stops: what is being answered is the last on this connection.
+
+        An idle one is closed a little later: what its client has sent already is answered.
+        """
+        if self.answering():
+            self.cycle.keep_alive = False
+
     def answering(self) -> bool:
         """Whether the application still owes an answer on this connection."""
         return self.cycle is not None and not self.cycle.response_complete
@@ -138,8 +113,8 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         if self.in_head and now - self._message_began > limits.head_seconds:
             self.refuse(HTTPStatus.REQUEST_TIMEOUT)
-        if self.worker.stopping and not self.in_message and not self.answering():
-            self.transport.close()  # accepted while uvicorn was closing the others
+        if self.worker.close_idle() and not self.in_message and not self.answering():
+            self.transport.close()
         began = self._message_began if self.in_message else self.last_data
         if now - began > limits.keep_alive_seconds and not self.answering():
             self.transport.abort() if self.flow.write_paused else self.transport.close()
@@ -164,15 +139,21 @@ class LimitedProtocol(HttpToolsProtocol):
         self.in_head = False
         if self.refusal:
             return
+        version, method = self.parser.get_http_version(), self.parser.get_method()
+        if status := fault(version, method, self.url, self.headers):
+            return self.refuse(status)
+        if version == "1.0":
+            self.expect_100_continue = False  # RFC 9110, 10.1.1
         for name, value in self.headers:
             if name == b"content-length" and int(value) > self.worker.limits.body_bytes:
                 return self.refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         super().on_headers_complete()
-        if self.parser.should_upgrade():
+        if self.parser.should_upgrade() or self.worker.stopping:
             # llhttp reads no further request after one that asks for another protocol.
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
+        self._body_in_read = True
         self._body_bytes += len(body)
         if self._body_bytes > self.worker.limits.body_bytes:
             self.refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
@@ -201,14 +182,16 @@ class LimitedProtocol(HttpToolsProtocol):
     # Refusals
 
     def send_400_response(self, msg: str) -> None:
-        """What uvicorn calls where its parser meets an error."""
-        self.refuse(HTTPStatus.BAD_REQUEST)
+        """What uvicorn calls where its parser meets an error, which it has just caught."""
+        version = str(sys.exception()) == "Invalid HTTP version"
+        self.refuse(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED if version else HTTPStatus.BAD_REQUEST)
 
     def refuse(self, status: HTTPStatus) -> None:
         """Answer with an error and close, once what was asked before has been answered."""
         if self.refusal or self.transport.is_closing():
             return
         self.refusal = status
+        self.worker.refused(status)
         self.in_head = False
         if not self.answering():
             self._send_refusal()
@@ -229,7 +212,10 @@ REFUSALS: dict[int, str] = {
     HTTPStatus.BAD_REQUEST: "the request is not valid HTTP",
     HTTPStatus.REQUEST_TIMEOUT: "the request head took too long",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "the request body is too large",
+    HTTPStatus.EXPECTATION_FAILED: "this expectation can't be met",
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "the request head is too large",
+    HTTPStatus.NOT_IMPLEMENTED: "this method or transfer coding is not implemented",
+    HTTPStatus.HTTP_VERSION_NOT_SUPPORTED: "this is not HTTP/1.0 or HTTP/1.1",
 }
 
 

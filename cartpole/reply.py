@@ -2,7 +2,7 @@
 
 from orjson import dumps
 
-CONTENT_TYPE = (b"content-type", b"application/json")
+NO_SNIFF = (b"x-content-type-options", b"nosniff")
 CLOSE = (b"connection", b"close")
 
 Headers = list[tuple[bytes, bytes]]
@@ -21,6 +21,6 @@ def render_error(message: str) -> bytes:
     return dumps({"error": message})
 
 
-def headers(size: int) -> Headers:
+def headers(size: int, content_type: bytes = b"application/json") -> Headers:
     """The headers of a body of so many bytes."""
-    return [CONTENT_TYPE, (b"content-length", b"%d" % size)]
+    return [(b"content-type", content_type), NO_SNIFF, (b"content-length", b"%d" % size)]

@@ -4,6 +4,7 @@ An observation gives the same bits alone and in any batch, at any place in it.
 """
 
 import ctypes
+import logging
 import struct
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -14,7 +15,15 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from cartpole.observation import Observation
-from cartpole.policy import ACTIONS, OBSERVATIONS, NotPerceptron, Perceptron, Policy, perceptron
+from cartpole.policy import (
+    ACTIONS,
+    OBSERVATIONS,
+    BadPolicy,
+    NotPerceptron,
+    Perceptron,
+    Policy,
+    perceptron,
+)
 
 Logits = tuple[float, float]
 
@@ -28,7 +37,9 @@ WIDTH_GROUP = 16  # hidden layers are padded to whole vectors, so that no unit i
 
 _OBSERVATION, _LOGITS = struct.Struct(f"{OBSERVATIONS}f"), struct.Struct(f"{ACTIONS}f")
 
-Step = Callable[..., Any]  # the tensors of Runner._tensors in; writes into them
+Step = Callable[..., Any]  # takes what Runner._views holds for a number of rows; computes them
+
+logger = logging.getLogger("cartpole")
 
 
 def set_threads(intra_op: int) -> None:
@@ -56,6 +67,9 @@ class Runner:
         self._input = torch.zeros(FORWARD_ROWS, OBSERVATIONS)
         self._output = torch.zeros(FORWARD_ROWS, ACTIONS)
         self._input_memory, self._output_memory = _memory(self._input), _memory(self._output)
+        self._prepare(policy)
+
+    def _prepare(self, policy: Policy) -> None:
         try:
             self._step, self._hidden = _perceptron_step(perceptron(policy))
         except NotPerceptron:
@@ -92,7 +106,9 @@ class Runner:
         observations: list[Observation] = [tuple(row) for row in samples.tolist()]
         for group in ROW_GROUPS:
             self._rows = FORWARD_ROWS
-            self._views = [self._tensors(rows, group) for rows in range(FORWARD_ROWS + 1)]
+            self._views: list[tuple[Any, ...]] = [
+                self._tensors(rows, group) for rows in range(FORWARD_ROWS + 1)
+            ]
             self.one = self._bind_one()
             alone = [self.one(*observation) for observation in observations]
             if all(
@@ -123,6 +139,39 @@ class Runner:
         return one
 
 
+def make_runner(policy: Policy, engine: str = "torchscript") -> Runner:
+    """The runner of an engine: torchscript, native, or auto: native where it can be had.
+
+    Raises:
+        BadPolicy: native can't be had; the text says why.
+    """
+    if engine == "torchscript":
+        return Runner(policy)
+    try:
+        runner = _native(policy)
+    except BadPolicy as error:
+        if engine == "native":
+            raise
+        logger.info("engine auto: torchscript, since native can't be had: %s", error)
+        return Runner(policy)
+    if engine == "auto":
+        logger.info("engine auto: native, checked against TorchScript")
+    return runner
+
+
+def _native(policy: Policy) -> Runner:
+    try:
+        from cartpole.native import Native
+    except ImportError as error:
+        reason = f"--engine native needs the extra, cartpole[native] ({error})"
+        raise BadPolicy(reason) from error
+    try:
+        return Native(policy)
+    except NotPerceptron as error:
+        reason = f"model {policy.path}: --engine native can't compile its {error}"
+        raise BadPolicy(reason) from error
+
+
 def _memory(tensor: Tensor) -> memoryview:
     """A float32 tensor's own memory; the tensor must be kept alive."""
     return memoryview((ctypes.c_char * tensor.nbytes).from_address(tensor.data_ptr())).cast("B")
@@ -130,7 +179,7 @@ def _memory(tensor: Tensor) -> memoryview:
 
 def _perceptron_step(network: Perceptron) -> tuple[Step, list[Tensor]]:
     """A TorchScript function that writes into the tensors it is given, and its hidden tensors."""
-    weights, biases = _padded(network)
+    weights, biases = padded(network)
     hidden = [torch.zeros(FORWARD_ROWS, len(bias)) for bias in biases[:-1]]
     activate = Tensor.tanh_ if network.activation == "tanh" else Tensor.relu_
 
@@ -148,8 +197,8 @@ def _perceptron_step(network: Perceptron) -> tuple[Step, list[Tensor]]:
     return torch.jit.trace(step, (source, *hidden, target, *hidden), check_trace=False), hidden
 
 
-def _padded(network: Perceptron) -> tuple[list[Tensor], list[Tensor]]:
-    """The same network with units added that are always 0 and weigh nothing."""
+def padded(network: Perceptron) -> tuple[list[Tensor], list[Tensor]]:
+    """The same weights and biases with units added that are always 0 and weigh nothing."""
     weights: list[Tensor] = []
     biases: list[Tensor] = []
     inputs = 0

@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn, get_args, get_type_hints
 
 from cartpole import __version__
 
+ENGINES = ("torchscript", "native", "auto")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -70,8 +71,12 @@ class Settings:
     port: Annotated[int, _integer(0, 65535), "TCP port; 0 takes a free one"] = 3000
     uds: Annotated[Path | None, Path, "Unix socket to listen on instead of a TCP port"] = None
     model: Annotated[Path, Path, "TorchScript file of the policy"] = BUNDLED_MODEL
-    threads: Annotated[int, _integer(1, 1024), "PyTorch's intra-op threads"] = 1
+    engine: Annotated[str, _choice(*ENGINES), "native: compiled for this machine"] = "torchscript"
+    workers: Annotated[int, _integer(1, 1024), "processes that serve"] = 1
+    pin: Annotated[bool, _switch, "give each worker a core of its own"] = False
+    threads: Annotated[int, _integer(1, 1024), "PyTorch's intra-op threads, of each worker"] = 1
     log_level: Annotated[str, _choice(*LOG_LEVELS), "least level that is logged"] = "info"
+    log_format: Annotated[str, _choice("text", "json"), "how a line is written"] = "text"
     access_log: Annotated[bool, _switch, "log a line per request"] = False
     http: Annotated[str, _choice("fast", "asgi"), "fast: /inference without entering ASGI"] = "fast"
     limit_head: Annotated[int, _integer(256, 2**20), "bytes of a request head, then 431"] = 16384
@@ -82,6 +87,8 @@ class Settings:
     busy_poll_seconds: Annotated[int, _integer(1, 3600), "silence that ends busy polling"] = 1
     head_timeout: Annotated[int, _integer(1, 3600), "seconds to send a head, then 408"] = 10
     keep_alive: Annotated[int, _integer(1, 86400), "seconds an idle connection is kept"] = 75
+    drain_seconds: Annotated[int, _integer(0, 3600), "seconds from SIGTERM to the end"] = 0
+    shutdown_timeout: Annotated[int, _integer(1, 3600), "seconds to finish answers in"] = 30
     ssl_certfile: Annotated[Path | None, _file, "TLS certificate, PEM; serves https"] = None
     ssl_keyfile: Annotated[Path | None, _file, "TLS private key, PEM"] = None
 
@@ -132,6 +139,8 @@ def read(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Settin
 
 def _checked(**values: Any) -> Settings:
     settings = Settings(**values)
+    if settings.pin and settings.threads > 1:
+        raise BadSettings("--pin gives a worker one core: --threads must be 1")
     if settings.ssl_keyfile and not settings.ssl_certfile:
         raise BadSettings("--ssl-keyfile needs --ssl-certfile")
     return settings

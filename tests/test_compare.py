@@ -39,8 +39,13 @@ def test_table_and_picture(tmp_path: Path) -> None:
 
 
 def test_stages_table_and_picture(tmp_path: Path) -> None:
-    results = {"1 connection": dict(zip(stages.STAGES, (1.0, 2.0, 3.0, 4.0, 10.0), strict=True))}
+    results = {
+        "1 connection": dict(
+            zip((*stages.STAGES, stages.WAIT), (1.0, 2.0, 3.0, 4.0, 10.0, 5.0), strict=True)
+        )
+    }
     assert "| forward | 2.0 (10%) |" in stages.table(results)
+    assert stages.table(results).endswith("(wall time, beside the sum) | 5.0 |")
     stages.picture(results, tmp_path / "x.svg")
     assert (tmp_path / "x.svg").stat().st_size > 5000
 
@@ -113,5 +118,5 @@ def test_the_staged_server_writes_its_stages(tmp_path: Path) -> None:
             client.sendall(USUAL * 10)
             client.recv(100)
     measured = json.loads((tmp_path / "s.json").read_text())
-    assert measured.keys() == set(stages.STAGES[:-1])
+    assert measured.keys() == {*stages.STAGES[:-1], stages.WAIT}
     assert all(value > 0 for value in measured.values())

@@ -29,8 +29,8 @@ def test_answers_in_flight_are_written_before_the_end(http: str) -> None:
         received = read_all(client)
         assert server.process.wait(timeout=20) == 0
     found = answers(received)
-    assert {status for status, _ in found} <= {b"200"}
-    assert received == b"" or received.endswith(b"}")
+    assert {status for status, _ in found} == {b"200"}
+    assert received.endswith(b"}")
 
 
 def test_busy_polling_sleeps_when_nothing_comes() -> None:
@@ -55,4 +55,4 @@ def test_the_access_log_goes_the_slow_way() -> None:
         assert server.get(f"/inference?{GOLDEN}")[0] == 200
         server.process.terminate()
         assert server.process.stderr
-        assert '"GET /inference?position=0' in server.process.stderr.read()
+        assert f"GET /inference?{GOLDEN} 200" in server.process.stderr.read()

@@ -32,5 +32,11 @@ def test_every_module_that_the_readme_names_exists() -> None:
 def test_serving_needs_only_what_it_should() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = [re.split("[>=]", requirement)[0] for requirement in project["dependencies"]]
-    assert names == ["starlette", "uvicorn[standard]", "orjson", "torch"]
+    assert names == [
+        "starlette",
+        "uvicorn[standard]",
+        "orjson",
+        "torch",
+        "prometheus-client",
+    ]
     assert "torch==2.13.0" in project["dependencies"]

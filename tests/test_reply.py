@@ -28,5 +28,6 @@ def test_errors_are_json_whatever_their_text() -> None:
 def test_headers() -> None:
     assert headers(123) == [
         (b"content-type", b"application/json"),
+        (b"x-content-type-options", b"nosniff"),
         (b"content-length", b"123"),
     ]

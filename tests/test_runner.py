@@ -55,6 +55,7 @@ def test_cart_pole_rs_own_file() -> None:
     "network",
     [
         nn.Linear(4, 2),
+        nn.Linear(4, 2, bias=False),
         mlp(4, 7, 2),
         mlp(4, 50, 33, 2),
         mlp(4, 64, 64, 2, activation=nn.ReLU),
@@ -62,7 +63,7 @@ def test_cart_pole_rs_own_file() -> None:
         mlp(4, 16, 2, activation=nn.ELU),
         nn.Sequential(nn.LayerNorm(4), nn.Linear(4, 2)),
     ],
-    ids=["linear", "7", "50-33", "relu", "256", "elu", "layer-norm"],
+    ids=["linear", "no-bias", "7", "50-33", "relu", "256", "elu", "layer-norm"],
 )
 def test_other_networks(tmp_path: Path, network: nn.Module) -> None:
     policy = load(save(tmp_path / "m.pt", network))

@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -60,7 +61,7 @@ def test_answers(server: Server, runner: Runner) -> None:
     assert server.get("/inference?position=1")[0] == 400
     assert server.get("/nothing")[0] == 404
     assert server.get("/health/live") == (200, b'{"status":"live"}')
-    assert server.get("/health/ready") == (200, b'{"status":"ready"}')
+    assert server.get("/health/ready") == (200, b'{"status":"ready","engine":"torchscript"}')
 
 
 def test_the_whole_answer(server: Server) -> None:
@@ -73,9 +74,10 @@ def test_the_whole_answer(server: Server) -> None:
     assert [line.split(b":")[0] for line in lines[1:]] == [
         b"date",
         b"content-type",
+        b"x-content-type-options",
         b"content-length",
     ]
-    assert lines[3] == b"content-length: %d" % len(body)
+    assert lines[4] == b"content-length: %d" % len(body)
 
 
 def test_every_truncated_prefix_of_a_request(server: Server) -> None:
@@ -122,7 +124,9 @@ def test_says_in_one_line_what_it_serves_and_stops_cleanly() -> None:
         assert f"on http://127.0.0.1:{port} with torchscript" in line
         assert str(BUNDLED_MODEL) in line
         process.send_signal(number)
-        assert process.communicate(timeout=30) == ("", "")
+        output, log = process.communicate(timeout=30)
+        assert (output, log.count("\n")) == ("", 1)
+        assert log.endswith(" INFO stopped after 0 requests\n")
         assert process.returncode == 0
 
 
@@ -150,15 +154,28 @@ def test_bad_settings() -> None:
     assert refuse(CARTPOLE_THREADS="many")[0] == 2
 
 
-def test_bad_models_stop_the_start_before_the_port_is_bound(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_bad_models_stop_the_start(tmp_path: Path, workers: str) -> None:
     cut = tmp_path / "cut.pt"
     cut.write_bytes(BUNDLED_MODEL.read_bytes()[:10_000])
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])  # it would fail on the port if it came so far
-        for path, reason in ((cut, "no TorchScript file"), (tmp_path / "no.pt", "No such file")):
-            code, line = refuse("--model", str(path), "--port", port)
-            assert code == 3
-            assert f"{path}: {reason}" in line
+    for path, reason in ((cut, "no TorchScript file"), (tmp_path / "no.pt", "No such file")):
+        code, line = refuse("--model", str(path), "--port", "0", "--workers", workers)
+        assert code == 3
+        assert f"{path}: {reason}" in line
+
+
+def test_nobody_can_connect_before_it_is_ready(tmp_path: Path) -> None:
+    """The port is bound at once, so that a start can fail on it, but listens only then."""
+    model = tmp_path / "model.pt"
+    os.mkfifo(model)  # the start waits here until it is written
+    port = free_port()
+    process = subprocess.Popen([*SERVE, "--port", str(port), "--model", str(model)], stderr=-1)
+    try:
+        with open(model, "wb"), pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port))
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_bad_certificate(tmp_path: Path) -> None:
@@ -212,7 +229,7 @@ def test_unix_socket(tmp_path: Path) -> None:
         client.sendall(b"GET /health/ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert client.recv(4096).startswith(b"HTTP/1.1 200 OK")
     process.terminate()
-    assert process.communicate(timeout=30)[1] == ""
+    assert process.communicate(timeout=30)[1].count("\n") == 1
     assert process.returncode == 0
     assert not path.exists()
     code, line = refuse("--uds", str(tmp_path / "no" / "socket"))
@@ -229,7 +246,8 @@ def test_access_log() -> None:
     process.stderr.readline()
     Server(process, port).get("/health/ready")
     process.terminate()
-    assert '"GET /health/ready HTTP/1.1" 200' in process.communicate(timeout=30)[1]
+    log = process.communicate(timeout=30)[1]
+    assert re.search(r" INFO GET /health/ready 200 \d+ µs 127\.0\.0\.1\n", log)
 
 
 def test_under_another_asgi_command() -> None:

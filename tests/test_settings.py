@@ -27,7 +27,7 @@ def test_flag_over_environment_over_default() -> None:
 def test_every_setting_is_a_flag_and_a_variable(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
-    values = {"log_level": "debug", "http": "asgi"}
+    values = {"log_level": "debug", "http": "asgi", "engine": "native", "log_format": "json"}
     by_type = {int: "300", bool: "on"}
     for setting in DECLARED:
         text = values.get(setting.name, by_type.get(setting.type, str(file)))
@@ -52,6 +52,7 @@ def test_every_setting_is_a_flag_and_a_variable(tmp_path: Path) -> None:
         (["--log-level", "loud"], "argument --log-level: loud: expected one of debug, info, wa"),
         (["--ssl-certfile", "none.pem"], "argument --ssl-certfile: none.pem: No such file"),
         (["--ssl-keyfile", __file__], "--ssl-keyfile needs --ssl-certfile"),
+        (["--pin", "--threads", "2"], "--pin gives a worker one core: --threads must be 1"),
         (["--por", "1"], "unrecognized arguments: --por"),
         (["extra"], "unrecognized arguments: extra"),
     ],

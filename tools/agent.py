@@ -3,7 +3,9 @@
 import hashlib
 import io
 import json
+import lzma
 import re
+import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -63,8 +65,9 @@ def read_agent(path: Path) -> Agent:
                 version = _member(archive, "_stable_baselines3_version").decode("ascii").strip()
     except OSError as error:
         raise BadAgent(f"{path}: {error.strerror or error}") from error
-    except (zipfile.BadZipFile, NotImplementedError, zlib.error) as error:
-        raise BadAgent(f"{path}: found no readable zip ({error}), {_EXPECTED}") from error
+    except UNREADABLE_ZIP as error:
+        reason = str(error) or type(error).__name__
+        raise BadAgent(f"{path}: found no readable zip ({reason}), {_EXPECTED}") from error
     except ValueError as error:
         raise BadAgent(f"{path}: found unreadable contents ({error}), {_EXPECTED}") from error
     if not isinstance(data, dict) or not _is_state(weights):
@@ -80,6 +83,16 @@ def read_agent(path: Path) -> Agent:
     except BadAgent as error:
         raise BadAgent(f"{path}: {error}") from error
 
+
+# What zipfile raises when fed with junk: RuntimeError where it finds a member encrypted.
+UNREADABLE_ZIP = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    RuntimeError,  # NotImplementedError is one
+)
 
 _EXPECTED = "expected an agent saved by Stable-Baselines3"
 

@@ -1,0 +1,81 @@
+"""What clients may ask of a worker, and what all its connections share."""
+
+import asyncio
+import logging
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from cartpole.metrics import Metrics
+from cartpole.polling import BusyPoll
+
+if TYPE_CHECKING:
+    from cartpole.protocol import LimitedProtocol
+
+IDLE_GRACE_SECONDS = 1  # what is on its way on an idle connection arrives before that is closed
+REFUSALS_LOG_SECONDS = 10  # at most one line about refusals in so many
+
+logger = logging.getLogger("cartpole")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a client may ask of one worker; see the settings of the same names."""
+
+    head_bytes: int = 16 * 1024
+    head_seconds: int = 10
+    body_bytes: int = 1024 * 1024
+    keep_alive_seconds: int = 75
+    connections: int = 10_000
+
+
+@dataclass
+class Worker:
+    """What all connections of a worker share.
+
+    Attributes:
+        limits: what clients may ask of it.
+        metrics: what counts connections and refusals.
+        busy_poll: what keeps the loop from sleeping, if anything.
+        stopping: whether connections are closed as soon as nothing is owed on them.
+        second: a clock that one callback a second moves on, in place of timers per request.
+        connections: those that are open.
+    """
+
+    limits: Limits
+    metrics: Metrics
+    busy_poll: BusyPoll | None = None
+    second: int = 0
+    stopping: bool = False
+    connections: set["LimitedProtocol"] = field(default_factory=set)
+    _refused: Counter[int] = field(default_factory=Counter)
+    _logged: int = -REFUSALS_LOG_SECONDS
+    _stopped: int = 0
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self.busy_poll:
+            self.busy_poll.start(loop)
+        loop.call_later(1, self._sweep, loop)
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.second += 1
+        for connection in tuple(self.connections):
+            connection.check_time()
+        if self._refused and self.second - self._logged >= REFUSALS_LOG_SECONDS:
+            reasons = ", ".join(f"{count} of {status}" for status, count in self._refused.items())
+            logger.warning("refused since the last such line: %s", reasons)
+            self._refused.clear()
+            self._logged = self.second
+        loop.call_later(1, self._sweep, loop)
+
+    def refused(self, status: int) -> None:
+        self._refused[status] += 1
+        self.metrics.refused(status)
+
+    def stop(self) -> None:
+        """Answer what still comes, each connection for the last time."""
+        self.stopping = True
+        self._stopped = self.second
+
+    def close_idle(self) -> bool:
+        return self.stopping and self.second - self._stopped > IDLE_GRACE_SECONDS

@@ -1,0 +1,38 @@
+"""One line per event, as text or as JSON."""
+
+import logging
+from datetime import UTC, datetime
+
+import orjson
+
+from cartpole.settings import Settings
+
+
+class JsonFormatter(logging.Formatter):
+    """{"time":…,"level":…,"logger":…,"process":…,"message":…} in one line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        event = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "process": record.process,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            event["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(event).decode()
+
+
+def configure(settings: Settings) -> None:
+    """Everything goes to standard error; below our level, only what libraries warn of."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        JsonFormatter()
+        if settings.log_format == "json"
+        else logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+    )
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    logging.getLogger("cartpole").setLevel(settings.log_level.upper())
+    # uvicorn's lines are ours in other words, or one for each bad request.
+    logging.getLogger("uvicorn").setLevel("DEBUG" if settings.log_level == "debug" else "ERROR")

@@ -1,0 +1,189 @@
+"""The policy compiled for this machine's vector instructions: the native engine.
+
+TorchScript stays the judge: what is compiled is compared with it before it may serve.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from ctypes import CDLL, CFUNCTYPE, c_size_t, c_ssize_t, c_void_p
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numba import carray, cfunc, njit, types
+from numba.core.errors import NumbaError
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from cartpole.judge import check
+from cartpole.policy import ACTIONS, OBSERVATIONS, BadPolicy, Perceptron, Policy, perceptron
+from cartpole.runner import FORWARD_ROWS, Logits, Runner, padded
+
+Array = NDArray[np.float32]
+
+_ONE_AT = 9.02  # from here on the float32 nearest to tanh is 1
+# tanh(x) / x = P(x²) / Q(x²), within 2.2e-8: tools/fit_tanh.py. Lowest power first.
+_P = (1.0, 0.13382658, 0.0034974205, 2.0635102e-05, 1.3383110e-08)
+_Q = (1.0, 0.46715979, 0.025884226, 0.00032884518, 7.7898033e-07)
+
+# An operation may be fused with the next, and the sign of a zero sum is free; the order of a sum,
+# infinities and what is not a number stay what they are.
+_MATHEMATICS = {"contract", "nsz"}
+_UNROLLED = 4  # inputs that are added to the sums at once; widths are multiples of it
+
+
+class Native(Runner):
+    """Runs a perceptron policy as one compiled function. See Runner; not thread-safe either.
+
+    Raises:
+        NotPerceptron: the policy holds an operator that can't be compiled here.
+        BadPolicy: the compiled function does not give TorchScript's answers.
+    """
+
+    engine = "native"
+
+    def _prepare(self, policy: Policy) -> None:
+        network = perceptron(policy)
+        self._hidden = [torch.zeros(len(bias)) for bias in padded(network)[1][:-1]]
+        memory = [tensor.data_ptr() for tensor in (self._input, *self._hidden, self._output)]
+        try:
+            one, rows = _compile(network, memory)
+        except NumbaError as error:
+            raise BadPolicy(
+                f"model {policy.path}: can't be compiled: {str(error).splitlines()[0]}"
+            ) from error
+        self.one = one
+        # Faster than TorchScript at every number of rows (bench/micro.py: batch-…, native-batch-…).
+        self._rows = FORWARD_ROWS
+        self._step = CFUNCTYPE(None, c_ssize_t)(rows.address)
+        self._views = [(number,) for number in range(FORWARD_ROWS + 1)]
+        self._keep = rows
+        check(self, policy, network)
+        _give_back_compiler()
+
+
+def _compile(
+    network: Perceptron, memory: list[int]
+) -> tuple[Callable[[float, float, float, float], Logits], Any]:
+    """Two functions: of the floats of an observation, and of the number of rows to compute.
+
+    Args:
+        memory: the addresses that they work on: float32[FORWARD_ROWS, 4] in, float32[width] of each
+            hidden layer, float32[FORWARD_ROWS, 2] out.
+    """
+    source, *hidden, target = memory
+    activations = [tanh if network.activation == "tanh" else relu] * len(hidden) + [identity]
+    row: Any = None
+    for weight, bias, activate, given in zip(
+        *padded(network), activations, [source, *hidden], strict=True
+    ):
+        row = _layer(row, given, weight.numpy(), bias.numpy(), activate)
+
+    @njit((types.float64,) * OBSERVATIONS)  # type: ignore[untyped-decorator]
+    def one(position: float, velocity: float, angle: float, angular_velocity: float) -> Logits:
+        observation, logits = carray(_at(source), OBSERVATIONS), carray(_at(target), ACTIONS)
+        observation[0], observation[1] = position, velocity
+        observation[2], observation[3] = angle, angular_velocity
+        row(observation, logits)
+        return float(logits[0]), float(logits[1])
+
+    @cfunc(types.void(types.intp))  # type: ignore[untyped-decorator]
+    def rows(number: int) -> None:
+        observations = carray(_at(source), (FORWARD_ROWS, OBSERVATIONS))
+        logits = carray(_at(target), (FORWARD_ROWS, ACTIONS))
+        for index in range(number):
+            row(observations[index], logits[index])
+
+    # What numba's dispatcher calls once it has looked at the types, which are always the same.
+    (compiled,) = one.overloads.values()
+    return compiled.entry_point, rows
+
+
+def _layer(before: Any, address: int, weight: Array, bias: Array, activate: Any) -> Any:
+    """A function of one row, observation in and this layer's outputs out.
+
+    Those before it write at the address what this layer reads. All but the row is constant in the
+    compiled code.
+    """
+    inputs, outputs = weight.shape
+    first = before is None
+
+    @njit(fastmath=_MATHEMATICS)  # type: ignore[untyped-decorator]
+    def run(observation: Array, output: Array) -> None:
+        if first:
+            given = observation
+        else:
+            given = carray(_at(address), inputs)
+            before(observation, given)
+        for j in range(outputs):
+            output[j] = bias[j]
+        for i in range(0, inputs, _UNROLLED):
+            a, b, c, d = given[i], given[i + 1], given[i + 2], given[i + 3]
+            for j in range(outputs):
+                output[j] += (
+                    a * weight[i, j]
+                    + b * weight[i + 1, j]
+                    + c * weight[i + 2, j]
+                    + d * weight[i + 3, j]
+                )
+        for j in range(outputs):
+            output[j] = activate(output[j])
+
+    return run
+
+
+def _give_back_compiler() -> None:
+    """Nothing is compiled any more: Linux may have the pages back that hold LLVM's code, 70 MB."""
+    pageout = 21  # MADV_PAGEOUT of linux/mman.h; loses nothing, a page that is wanted comes back
+    with suppress(OSError, AttributeError):  # another system
+        for line in Path("/proc/self/maps").read_text().splitlines():
+            if "llvmlite" in line:
+                start, end = (int(address, 16) for address in line.split()[0].split("-"))
+                CDLL(None).madvise(c_void_p(start), c_size_t(end - start), pageout)
+
+
+def _constants(values: tuple[float, ...]) -> tuple[np.float32, ...]:
+    return tuple(map(np.float32, values))
+
+
+_one_at, _one = np.float32(_ONE_AT), np.float32(1)
+_p0, _p1, _p2, _p3, _p4 = _constants(_P)
+_q0, _q1, _q2, _q3, _q4 = _constants(_Q)
+
+
+@njit(fastmath=_MATHEMATICS)  # type: ignore[untyped-decorator]
+def tanh(x: np.float32) -> np.float32:
+    """The hyperbolic tangent of a float32, within 6 units in the last place (tests/test_native.py).
+
+    Exact where the function is: ±0 and denormal numbers are themselves, ±1 from 9.02 on.
+    """
+    s = x * x
+    p = (((_p4 * s + _p3) * s + _p2) * s + _p1) * s + _p0
+    q = (((_q4 * s + _q3) * s + _q2) * s + _q1) * s + _q0
+    y = x * (p / q)
+    if x > _one_at:
+        y = _one
+    elif x < -_one_at:
+        y = -_one
+    return y
+
+
+@njit  # type: ignore[untyped-decorator]
+def relu(x: np.float32) -> np.float32:
+    return np.float32(0) if x < np.float32(0) else x
+
+
+@njit  # type: ignore[untyped-decorator]
+def identity(x: np.float32) -> np.float32:
+    return x
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _at(context: Any, address: Any) -> Any:
+    """A pointer to the float32 values at a constant address."""
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], target.get_value_type(signature.return_type))
+
+    return types.CPointer(types.float32)(types.intp), generate

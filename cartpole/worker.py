@@ -1,0 +1,175 @@
+"""One process that serves: policy, application and protocol put together, from ready to drained."""
+
+import asyncio
+import gc
+import logging
+import signal
+import socket
+import time
+from collections.abc import Callable
+from functools import partial
+from types import FrameType
+from typing import cast
+
+import uvicorn
+
+from cartpole import __version__
+from cartpole.app import Inference, create_app
+from cartpole.fastpath import Batch, FastProtocol
+from cartpole.limits import Limits, Worker
+from cartpole.metrics import Metrics
+from cartpole.policy import load
+from cartpole.polling import BusyPoll
+from cartpole.protocol import LimitedProtocol
+from cartpole.runner import Runner, make_runner, set_threads
+from cartpole.settings import Settings
+
+MOST_ACCEPTED = 4096  # connections taken in before the listeners are closed
+
+logger = logging.getLogger("cartpole")
+
+
+def build(settings: Settings, metrics: Metrics) -> "Server":
+    """All that serving needs, but for the sockets.
+
+    Raises:
+        BadPolicy: the model can't be served, or not by this engine.
+        OSError: the TLS files are no good.
+    """
+    set_threads(settings.threads)
+    inference = Inference(_runner(settings), metrics)
+    worker, protocol = _protocol(settings, inference)
+    config = uvicorn.Config(
+        create_app(inference, settings.access_log),
+        loop="uvloop",
+        http=cast(type[asyncio.Protocol], protocol),
+        limit_max_requests=settings.limit_requests or None,
+        timeout_graceful_shutdown=settings.shutdown_timeout,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        ssl_certfile=settings.ssl_certfile,
+        ssl_keyfile=settings.ssl_keyfile,
+    )
+    try:
+        config.load()
+    except OSError as error:  # ssl.SSLError is one
+        raise OSError(f"--ssl-certfile or --ssl-keyfile is no good: {error}") from error
+    # What the start has made stays: later collections need not look at it, and copies of this
+    # process share it. Collection goes on; stopping it gains nothing (bench/scale.py: garbage).
+    gc.collect()
+    gc.freeze()
+    return Server(config, worker, inference, settings)
+
+
+def _runner(settings: Settings) -> Runner:
+    return make_runner(load(settings.model), settings.engine)
+
+
+def _protocol(
+    settings: Settings, inference: Inference
+) -> tuple[Worker, Callable[..., asyncio.Protocol]]:
+    """What the connections share, and what makes one."""
+    limits = Limits(
+        head_bytes=settings.limit_head,
+        head_seconds=settings.head_timeout,
+        body_bytes=settings.limit_body,
+        keep_alive_seconds=settings.keep_alive,
+        connections=settings.limit_connections,
+    )
+    busy_poll = BusyPoll(settings.busy_poll_seconds) if settings.busy_poll else None
+    if settings.http == "fast" and not settings.access_log:
+        batch = Batch(limits, busy_poll, inference)
+        return batch, partial(FastProtocol, batch)
+    worker = Worker(limits, inference.metrics, busy_poll)
+    return worker, partial(LimitedProtocol, worker)
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which drains before it stops and takes a new policy while it serves."""
+
+    def __init__(
+        self, config: uvicorn.Config, worker: Worker, inference: Inference, settings: Settings
+    ) -> None:
+        super().__init__(config)
+        self._worker, self._inference, self._settings = worker, inference, settings
+        self._drained_at = float("inf")
+        self._reloading: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        self._worker.start(loop)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
+        loop.add_signal_handler(signal.SIGUSR1, self.retire)
+        await super().startup(sockets)
+        self._inference.metrics.ready()
+        logger.info("%s", self._summary((sockets or [])[0]))
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGTERM drains; a second one, or SIGINT, ends at once."""
+        self._captured_signals.append(sig)
+        if sig == signal.SIGINT or self._inference.draining:
+            self.should_exit = self.force_exit = True
+            return
+        self._inference.draining = True
+        self._drained_at = time.monotonic() + self._settings.drain_seconds
+        if self._settings.drain_seconds:
+            logger.info("draining for %d s", self._settings.drain_seconds)
+
+    async def on_tick(self, counter: int) -> bool:
+        drained = time.monotonic() >= self._drained_at
+        return await super().on_tick(counter) or drained
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._worker.stop()
+        # What the kernel has accepted for us is ours: a turn of the loop takes one connection, and
+        # closing the listeners would reset the rest.
+        for _ in range(MOST_ACCEPTED):
+            before = self._inference.metrics.accepted
+            for _ in range(3):
+                await asyncio.sleep(0)
+            if self._inference.metrics.accepted == before:
+                break
+        await super().shutdown(sockets)
+        logger.info("stopped after %d requests", self.server_state.total_requests)
+
+    def retire(self) -> None:
+        """Stop without a drain: another worker has taken over."""
+        self.should_exit = True
+
+    def reload(self) -> None:
+        """Take the policy of the model file as it is now, if it is good; else go on as before."""
+        if not self._reloading or self._reloading.done():
+            self._reloading = asyncio.get_running_loop().create_task(self._reload())
+
+    async def _reload(self) -> None:
+        try:
+            runner = await asyncio.to_thread(_runner, self._settings)
+        except Exception as error:  # whatever it is, what serves goes on
+            logger.error("reload refused, the policy from before serves on: %s", error)
+            return
+        self._inference.use(runner)
+        policy = runner.policy
+        logger.info("reload: serves %s (sha256 %s)", policy.path, policy.sha256[:12])
+
+    def _summary(self, listener: socket.socket) -> str:
+        settings, policy = self._settings, self._inference.policy
+        return (
+            f"cartpole {__version__} serves {policy.path} ({policy.algorithm}, "
+            f"sha256 {policy.sha256[:12]}) on {_address(settings, listener)} with "
+            f"{self._inference.engine}, threads: {settings.threads}, workers: {settings.workers}, "
+            f"connections: {settings.limit_connections}, heads: {settings.limit_head} B, "
+            f"{settings.head_timeout} s, bodies: {settings.limit_body} B, "
+            f"idle: {settings.keep_alive} s"
+        )
+
+
+def _address(settings: Settings, listener: socket.socket) -> str:
+    if settings.uds:
+        return f"unix:{settings.uds}"
+    scheme = "https" if settings.ssl_certfile else "http"
+    host, port = listener.getsockname()[:2]
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -1,0 +1,190 @@
+"""Hostile and unlucky clients, and faults of the machine: afterwards all is as it was before."""
+
+import json
+import os
+import re
+import resource
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from bench.server import Server, serving
+from tests.conftest import GOLDEN
+from tests.test_faults import connect, read_all
+from tests.test_http import GOOD, statuses
+from tests.test_metrics import scrape
+from tests.test_serve import read_answer
+from tests.test_workers import wait_until
+
+SERVE = [sys.executable, "-m", "cartpole.serve", "--port", "{port}"]
+
+
+def descriptors(server: Server) -> int:
+    return len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
+
+
+@contextmanager
+def as_before(server: Server) -> Iterator[None]:
+    """What happens inside leaves neither a descriptor nor a connection behind; it still answers."""
+    server.get("/health/ready")
+    before = descriptors(server)
+    yield
+    wait_until(lambda: descriptors(server) <= before)
+    assert server.get(f"/inference?{GOLDEN}")[0] == 200
+    wait_until(lambda: scrape(server)["cartpole_connections_open", ()] <= 1)
+
+
+@pytest.fixture(scope="module", params=["fast", "asgi"])
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    flags = ("--http", request.param, "--head-timeout", "2", "--keep-alive", "3")
+    with serving(*flags, "--log-level", "error") as running:
+        yield running
+
+
+def crowd(server: Server, number: int, stack: ExitStack) -> list[socket.socket]:
+    return [stack.enter_context(connect(server)) for _ in range(number)]
+
+
+def test_a_byte_a_second_on_500_connections(server: Server) -> None:
+    with as_before(server), ExitStack() as stack:
+        slow = crowd(server, 500, stack)
+        good = stack.enter_context(connect(server))
+        for byte in GOOD[:5]:
+            for client in slow:
+                with suppress(OSError):
+                    client.send(bytes([byte]))
+            for _ in range(50):
+                good.sendall(GOOD)
+                assert read_answer(good).startswith(b"HTTP/1.1 200 OK")
+            time.sleep(0.8)
+        for client in slow:  # each is told so, and let go
+            assert statuses(read_all(client)) == [408]
+
+
+def test_2000_connections_that_say_nothing(server: Server) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)), hard))
+    with as_before(server), ExitStack() as stack:
+        for client in crowd(server, 2000, stack):
+            assert read_all(client) == b""
+
+
+def test_resets_at_every_stage(server: Server) -> None:
+    linger = struct.pack("ii", 1, 0)  # close() sends RST
+    with as_before(server):
+        for cut in range(0, len(GOOD) + 1, 5):
+            with connect(server) as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                client.sendall(GOOD * 2 + GOOD[:cut])
+
+
+def test_a_client_that_never_reads(server: Server) -> None:
+    with as_before(server), connect(server) as client:
+        client.setblocking(False)
+        sent, deadline = 0, time.monotonic() + 20
+        while time.monotonic() < deadline:  # until it is let go
+            try:
+                sent += client.send(GOOD * 100)
+            except BlockingIOError:
+                time.sleep(0.05)
+            except OSError:
+                break
+        else:
+            raise AssertionError("it was never let go")
+        resident = re.search(
+            r"VmRSS:\s+(\d+)", Path(f"/proc/{server.process.pid}/status").read_text()
+        )
+        assert resident
+        assert int(resident[1]) < 600_000
+
+
+def test_a_thousand_pipelined_half_of_them_bad(server: Server) -> None:
+    bad = b"GET /inference?position=x HTTP/1.1\r\nHost: a\r\n\r\n"
+    with as_before(server), connect(server) as client:
+        client.sendall((GOOD + bad) * 500)
+        client.shutdown(socket.SHUT_WR)
+        assert statuses(read_all(client)) == [200, 400] * 500
+
+
+def test_descriptors_run_out_and_come_back() -> None:
+    limited = ["bash", "-c", "ulimit -n 100; exec " + " ".join(SERVE)]
+    with serving(command=limited) as server:
+        with ExitStack() as stack:
+            crowd(server, 300, stack)
+            time.sleep(1)
+            before = server.process.pid and cpu(server)
+            time.sleep(1)
+            assert cpu(server) - before < 0.9  # it waits, and does not turn
+        wait_until(lambda: descriptors(server) < 60)
+        assert server.get(f"/inference?{GOLDEN}")[0] == 200
+        server.process.terminate()
+        assert server.process.stderr
+        assert len(server.process.stderr.read().splitlines()) <= 4
+
+
+def cpu(server: Server) -> float:
+    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_stopped_and_continued(server: Server) -> None:
+    with as_before(server), connect(server) as client:
+        server.process.send_signal(signal.SIGSTOP)
+        client.sendall(GOOD)
+        time.sleep(5)
+        server.process.send_signal(signal.SIGCONT)
+        assert client.recv(4096).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_the_model_file_goes_while_it_serves(tmp_path: Path) -> None:
+    from cartpole.settings import BUNDLED_MODEL
+
+    model = tmp_path / "model.pt"
+    model.write_bytes(BUNDLED_MODEL.read_bytes())
+    with serving("--model", str(model)) as server:
+        before = server.get(f"/inference?{GOLDEN}")
+        model.write_bytes(b"")
+        model.unlink()
+        assert server.get(f"/inference?{GOLDEN}") == before
+
+
+def test_a_full_disk_for_the_log() -> None:
+    with serving(
+        command=["bash", "-c", "exec " + " ".join(SERVE) + " --access-log 2>/dev/full"]
+    ) as server:
+        for _ in range(3):
+            assert server.get(f"/inference?{GOLDEN}")[0] == 200
+
+
+def test_a_metrics_file_that_can_not_be_made() -> None:
+    program = "ulimit -f 0; exec " + " ".join(SERVE).replace("{port}", "0") + " --workers 2"
+    environ = {name: text for name, text in os.environ.items() if not name.startswith("COVERAGE_")}
+    done = subprocess.run(
+        ["bash", "-c", program], env=environ, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 3
+    assert done.stderr.count("\n") == 1
+    assert "metrics" in done.stderr
+
+
+def test_refusals_are_one_line_not_one_each() -> None:
+    with serving("--log-format", "json") as server:
+        for _ in range(50):
+            with connect(server) as client:
+                client.sendall(b"nonsense\r\n\r\n")
+                assert statuses(read_all(client)) == [400]
+        time.sleep(2.5)
+        server.process.terminate()
+        assert server.process.stderr
+        events = [json.loads(line) for line in server.process.stderr.read().splitlines()]
+    assert [event["level"] for event in events] == ["info", "warning", "info"]
+    assert re.search(r"refused since the last such line: \d+ of 400", events[1]["message"])
+    assert {"time", "level", "logger", "process", "message"} == events[0].keys()

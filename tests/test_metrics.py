@@ -1,0 +1,128 @@
+"""Tests of cartpole/metrics.py."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.applications import Starlette
+
+from bench.server import Server, serving
+from cartpole.app import Inference, create_app
+from cartpole.exposition import PolicyInfo, exposition
+from cartpole.metrics import COLUMNS, Board, Metrics
+from cartpole.policy import Policy
+from cartpole.runner import Runner
+from tests.conftest import GOLDEN, ROOT
+from tests.test_app import get
+from tests.test_faults import REQUEST, connect
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+def read(text: bytes) -> Samples:
+    """Every sample of an exposition, by name and labels, as the client library parses it."""
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text.decode())
+        for sample in family.samples
+    }
+
+
+def scrape(server: Server) -> Samples:
+    status, body = server.get("/metrics")
+    assert status == 200
+    return read(body)
+
+
+def requests(samples: Samples, route: str = "/inference", status: int = 200) -> float:
+    return samples["cartpole_requests_total", (("route", route), ("status", str(status)))]
+
+
+def test_the_application_counts(runner: Runner, policy: Policy) -> None:
+    app: Starlette = create_app(Inference(runner))
+    for _ in range(3):
+        assert get(app, "/inference", GOLDEN.encode())[0] == 200
+    assert get(app, "/inference", b"position=x")[0] == 400
+    assert get(app, "/nothing")[0] == 404
+    status, headers, body = get(app, "/metrics")
+    assert (status, headers[b"content-type"]) == (200, b"text/plain; version=0.0.4; charset=utf-8")
+    found = read(body)
+    assert (requests(found), requests(found, status=400)) == (3, 1)
+    assert requests(found, "other", 404) == 1
+    assert found["cartpole_request_seconds_count", ()] == 5
+    assert found["cartpole_inference_seconds_count", ()] == 3
+    assert 0 < found["cartpole_inference_seconds_sum", ()] < 3
+    assert found["cartpole_batch_size_bucket", (("le", "1.0"),)] == 3
+    about = (("algorithm", "PPO"), ("engine", "torchscript"), ("sha256", policy.sha256))
+    assert found["cartpole_policy_info", about] == 1
+
+
+@pytest.mark.parametrize("http", ["fast", "asgi"])
+def test_the_service_counts(http: str) -> None:
+    with serving("--http", http) as server, connect(server) as client:
+        client.sendall(REQUEST * 64 + b"nonsense\r\n\r\n")
+        received = b""
+        while more := client.recv(65536):
+            received += more
+        assert received.count(b"HTTP/1.1 200") == 64
+        found = scrape(server)
+        assert requests(found) == 64
+        assert found["cartpole_refusals_total", (("reason", "not valid HTTP"),)] == 1
+        assert found["cartpole_batch_size_sum", ()] == 64
+        assert found["cartpole_workers", ()] == 1
+        assert found["cartpole_connections_open", ()] >= 1  # that of the scrape
+        assert found["cartpole_connections_accepted_total", ()] >= 2
+        pid = (("pid", str(server.process.pid)),)
+        assert found["process_resident_memory_bytes", pid] > 1e7
+
+
+def test_histograms_put_values_where_they_belong() -> None:
+    metrics = Metrics()
+    for nanoseconds in (1, 5000, 5001, 10**9, 10**9 + 1):
+        metrics.forward(1, nanoseconds)
+    found = read(exposition(metrics.board, PolicyInfo("a", "b", "c")))
+    by_limit = [
+        found["cartpole_inference_seconds_bucket", (("le", limit),)]
+        for limit in ("5e-06", "1e-05", "1.0", "+Inf")
+    ]
+    assert by_limit == [2, 3, 4, 5]
+
+
+def test_rows_are_summed_and_outlive_their_process(tmp_path: Path) -> None:
+    path = tmp_path / "board"
+    path.touch()
+    board = Board(3, path)
+    program = (
+        "import sys; from pathlib import Path; from cartpole.metrics import *; "
+        "metrics = Metrics(Board(3, Path(sys.argv[1])), int(sys.argv[2])); "
+        "metrics.answered([(200, b'')] * 5 + [(400, b'')], 10)"
+    )
+    for row in (1, 2, 2):
+        subprocess.run([sys.executable, "-c", program, str(path), str(row)], check=True, cwd=ROOT)
+    assert board.total(COLUMNS.requests["/inference"][200]) == 15
+    found = read(exposition(board, PolicyInfo("a", "b", "c")))
+    assert (requests(found), requests(found, status=400)) == (15, 3)
+
+
+def test_the_dashboard_asks_for_metrics_that_exist(runner: Runner) -> None:
+    existing = {name for name, _ in read(get(create_app(Inference(runner)), "/metrics")[2])}
+    dashboard = json.loads((ROOT / "deploy/grafana-dashboard.json").read_text())
+    asked = {
+        name
+        for panel in dashboard["panels"]
+        for target in panel["targets"]
+        for name in re.findall(r"(?:cartpole|process)_\w+", target["expr"])
+    }
+    assert len(asked) > 8
+    assert asked <= existing
+
+
+def test_the_readme_lists_the_metrics(runner: Runner) -> None:
+    found = read(get(create_app(Inference(runner)), "/metrics")[2])
+    names = {re.sub("_(bucket|sum|count|created)$", "", name) for name, _ in found}
+    listed = set(re.findall(r"^\| `(cartpole_\w+)", (ROOT / "README.md").read_text(), re.M))
+    assert listed == {name for name in names if name.startswith("cartpole_")}

@@ -1,0 +1,41 @@
+"""Fits the constants of cartpole/native.py's tanh: tanh(x) / x = P(x^2) / Q(x^2), both of degree 4.
+
+Least squares on the relative error, linearized by the denominator of the round before (Sanathanan
+and Koerner) and reweighted by the error of the round before (Lawson), which levels its peaks.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+DEGREE, LARGEST, ROUNDS = 4, 9.02, 60
+
+Array = NDArray[np.float64]
+
+
+def fit() -> tuple[Array, Array, float]:
+    """The coefficients of P and Q, lowest power first, and the largest relative error."""
+    x = np.concatenate([np.linspace(1e-3, 1, 1500), np.linspace(1, LARGEST, 3000)])
+    wanted = np.tanh(x) / x
+    powers = ((x / LARGEST) ** 2)[:, None] ** np.arange(DEGREE + 1)
+    unknown = np.concatenate([powers[:, 1:], -wanted[:, None] * powers[:, 1:]], axis=1)
+    weights, denominator = np.ones_like(x), np.ones_like(x)
+    best = (np.zeros(0), np.zeros(0), np.inf)
+    for _ in range(ROUNDS):
+        scale = np.sqrt(weights) / (wanted * denominator)
+        solution = np.linalg.lstsq(unknown * scale[:, None], (wanted - 1) * scale)[0]
+        p, q = (np.concatenate([[1.0], part]) for part in np.split(solution, 2))
+        denominator = powers @ q
+        error = np.abs(powers @ p / denominator / wanted - 1)
+        if error.max() < best[2]:
+            shrink = LARGEST ** (2 * np.arange(DEGREE + 1))
+            best = (p / shrink, q / shrink, float(error.max()))
+        weights *= error
+        weights /= weights.sum()
+    return best
+
+
+if __name__ == "__main__":
+    p, q, error = fit()
+    for name, values in (("P", p), ("Q", q)):
+        print(name, ", ".join(f"{value:.8g}" for value in values))
+    print(f"largest relative error {error:.2g}")
