@@ -5,7 +5,7 @@ BIN := .venv/bin
 SERVE := .venv/serve.stamp
 DEV := .venv/dev.stamp
 
-.PHONY: run test check format train download export bench bench-micro bench-http bench-compare bench-stages bench-scale fuzz soak clean
+.PHONY: run test check format train download export bench bench-micro bench-http bench-compare bench-stages bench-scale bench-overload fuzz soak clean
 
 run: $(SERVE)
 	$(BIN)/python -m cartpole.serve
@@ -45,6 +45,9 @@ bench-stages: $(DEV)
 
 bench-scale: $(DEV)
 	$(BIN)/python -m bench.scale
+
+bench-overload: $(DEV)
+	$(BIN)/python -m bench.overload
 
 bench-http: $(DEV)
 	$(BIN)/python -m bench.record end_to_end

@@ -108,7 +108,7 @@ def fast_path(runner: Runner) -> Callable[[], Any]:
     connection, transport = FastProtocol(batch, config, ServerState(), {}, loop), Sink()
     connection.connection_made(transport)
     connection.data_received(REQUEST)
-    batch.flush()
+    batch.end_turn()
     left, right = runner.one(*OBSERVATION)
     assert transport.written.endswith(render(left, right))
 
@@ -120,7 +120,7 @@ def fast_path(runner: Runner) -> Callable[[], Any]:
 
     def run() -> None:
         connection.data_received(REQUEST)
-        batch.flush()
+        batch.end_turn()
 
     return run
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import orjson
 import torch
 
+from bench.compare import QUERY
 from bench.machine import descendants, describe
 from bench.server import Server, serving
 from cartpole.judge import agree
@@ -37,6 +38,7 @@ BAD = (
     b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
     b"POST /inference HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\nabc",
     b"GET /inference?position=1&velo",
+    f"GET /inference?{QUERY} HTTP/1.1\r\nHost: a\r\n\r\n".encode() * 300,
 )
 
 

@@ -28,6 +28,9 @@ _match_request_line = re.compile(rb"GET /inference\?([!$&-;=?-Z_a-z~%]*+) HTTP/1
 _TARGET, _VERSION = b"GET /inference?", b" HTTP/1.1\r\n"
 _REMEMBERED_BLOCKS, _REMEMBERED_BYTES = 1024, 2048  # of all connections; others go to uvicorn
 
+TURN_BYTES = 160 * 1024  # a thousand requests and more, some ten milliseconds
+READ_BYTES = 1024  # of one connection that pipelines requests, before others have their turn
+
 Asked = Observation | BadObservation
 
 
@@ -82,7 +85,7 @@ class Batch(Worker):
     """
 
     def __init__(self, limits: Limits, busy_poll: BusyPoll | None, inference: Inference) -> None:
-        super().__init__(limits, inference.metrics, busy_poll)
+        super().__init__(limits, inference.metrics, busy_poll, turn_bytes=TURN_BYTES)
         self.blocks = HeaderBlocks()
         self._inference = inference
         self._asking: list[FastProtocol] = []
@@ -90,16 +93,9 @@ class Batch(Worker):
         self._head_of = _Heads([])
         self._began = 0
 
-    def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._call_soon = loop.call_soon
-        super().start(loop)
-
     def add(self, connection: "FastProtocol", asked: Asked) -> None:
         if not self._asking:
             self._began = clock()
-            self._call_soon(self.flush)
-            if self.busy_poll:
-                self.busy_poll.wake()
         self._asking.append(connection)
         self._asked.append(asked)
         if len(self._asking) >= FORWARD_ROWS:
@@ -162,9 +158,9 @@ class FastProtocol(LimitedProtocol):
         if self.overloaded:
             self._fast = self._allowed = False
 
-    def data_received(self, data: bytes) -> None:
+    def read(self, data: bytes) -> None:
         if not self._fast:
-            return super().data_received(data)
+            return super().read(data)
         worker = self.worker
         self.last_data = worker.second
         # One request, its headers those of the request before (bench/micro.py: fast-path).
@@ -179,7 +175,7 @@ class FastProtocol(LimitedProtocol):
         rest = self._answer_here(data)
         if rest:
             worker.flush()  # what was asked before is answered before
-            super().data_received(rest)
+            super().read(rest)
 
     def _answer_here(self, data: bytes) -> bytes:
         """Take the requests from the front that can be answered here; returns what is left."""
@@ -194,6 +190,9 @@ class FastProtocol(LimitedProtocol):
             self._end = known
             self.worker.add(self, _read(line[1]))
             start = end
+            if start > READ_BYTES and start < len(data):
+                self.hold(data[start:])
+                return b""
         return data[start:]
 
     def eof_received(self) -> bool:  # type: ignore[override]

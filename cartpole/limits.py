@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,8 @@ class Worker:
         stopping: whether connections are closed as soon as nothing is owed on them.
         second: a clock that one callback a second moves on, in place of timers per request.
         connections: those that are open.
+        taken: bytes that this turn of the event loop has read; past turn_bytes others wait.
+        turn_bytes: how many it reads, so that turns stay short whatever is offered.
     """
 
     limits: Limits
@@ -48,16 +50,49 @@ class Worker:
     second: int = 0
     stopping: bool = False
     connections: set["LimitedProtocol"] = field(default_factory=set)
+    taken: int = 0
+    turn_bytes: int = 4 * 1024
+    _waiting: deque["LimitedProtocol"] = field(default_factory=deque)
     _refused: Counter[int] = field(default_factory=Counter)
     _logged: int = -REFUSALS_LOG_SECONDS
     _stopped: int = 0
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._call_soon = loop.call_soon
         if self.busy_poll:
             self.busy_poll.start(loop)
         loop.call_later(1, self._sweep, loop)
 
+    def begin_turn(self) -> None:
+        """To be called when the first bytes of a turn are read."""
+        self._call_soon(self.end_turn)
+        if self.busy_poll:
+            self.busy_poll.wake()
+
+    def wait(self, connection: "LimitedProtocol") -> None:
+        """Have it go on with what it holds in a later turn, after those that wait already."""
+        self._waiting.append(connection)
+
+    def flush(self) -> None:
+        """Answer what has been read: as it is read, unless requests are collected."""
+
+    def end_turn(self) -> None:
+        """Answer what was read, and let those go on that wait, for as many bytes again."""
+        self.taken = 0
+        self.flush()
+        waiting = self._waiting
+        if waiting:
+            for _ in range(len(waiting)):
+                if self.taken > self.turn_bytes:
+                    break
+                waiting.popleft().go_on()
+            self.flush()
+            # While some wait, whoever comes waits behind them.
+            self.taken = self.turn_bytes + 1 if waiting else 1
+            self._call_soon(self.end_turn)
+
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.flush()  # nobody's time runs out on what has been read already
         self.second += 1
         for connection in tuple(self.connections):
             connection.check_time()

@@ -9,18 +9,16 @@ from http import HTTPStatus
 from typing import Any
 
 import uvicorn
-from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from cartpole.limits import Worker
-from cartpole.reply import CLOSE, headers, render_error
+from cartpole.refusals import Overloaded, refusal
 from cartpole.strict import fault
 
-RETRY_AFTER_SECONDS = 1
-LINGER_SECONDS = (
-    1  # a refused client may read why before what it still sends is answered by a reset
-)
+NEW_SECONDS = 1
+# A refused client may read why before what it still sends is answered by a reset.
+LINGER_SECONDS = 1
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -40,10 +38,12 @@ class LimitedProtocol(HttpToolsProtocol):
         self.in_message = False
         self.refusal = 0  # the status that ends this connection once what came before is answered
         self.half_closed = self.overloaded = False
+        self._held = b""  # what was read and has to wait for a later turn of the event loop
         self._head_bytes = 0
         self._body_bytes = 0
         self._body_in_read = False
-        self.last_data = self._message_began = worker.second
+        self._heard = False
+        self._made = self.last_data = self._message_began = worker.second
 
     # Connection
 
@@ -55,7 +55,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self.overloaded = len(connections) > self.worker.limits.connections
         if self.overloaded:
             self.worker.refused(HTTPStatus.SERVICE_UNAVAILABLE)
-            self.app = _Overloaded(self.app)
+            self.app = Overloaded(self.app)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.worker.connections.discard(self)
@@ -65,13 +65,52 @@ class LimitedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        worker = self.worker
+        if self._held or (worker.taken > worker.turn_bytes and not self._is_new()):
+            return self.hold(data)
+        if not worker.taken:
+            worker.begin_turn()
+        worker.taken += len(data)
+        self.read(data)
+
+    def _is_new(self) -> bool:
+        """Whether this is the first of a new connection: such need not wait, within bounds."""
+        worker = self.worker
+        new = not self._heard and worker.second - self._made <= NEW_SECONDS
+        self._heard = True
+        return new and worker.taken <= 2 * worker.turn_bytes
+
+    def hold(self, data: bytes) -> None:
+        """Have what was read wait for a later turn, and read no more until then."""
+        if not self._held:
+            self.flow.pause_reading()
+            self.worker.wait(self)
+        self._held += data
+
+    def go_on(self) -> None:
+        """Read what was held."""
+        data, self._held = self._held, b""
+        if self.transport.is_closing():
+            return
+        self.worker.taken += len(data)
+        self.read(data)
+        if self.half_closed and not self._held:
+            self.worker.flush()
+            if not self.answering():
+                self.transport.close()
+        self._resume_reading()
+
+    def _resume_reading(self) -> None:
+        if not (self._held or self.pipeline or self.flow.write_paused):
+            self.flow.resume_reading()
+
+    def read(self, data: bytes) -> None:
+        """Take what the client has sent; its answers come in order."""
         if self.refusal:
             return  # on its way out: whatever else it says is not read
         self.last_data = self.worker.second
-        if self.worker.busy_poll:
-            self.worker.busy_poll.wake()
         went_on, self._body_in_read = self.in_head, False
-        super().data_received(data)
+        HttpToolsProtocol.data_received(self, data)
         if self.in_head and not self._body_in_read:
             # What the parser has not handed on: the line that is not complete, or all of a read
             # that did not complete the head.
@@ -80,17 +119,17 @@ class LimitedProtocol(HttpToolsProtocol):
     def eof_received(self) -> bool:  # type: ignore[override]
         """The client has sent all that it will; what it has asked is still answered."""
         self.half_closed = True
-        return self.answering() and not self.refusal
+        return (self.answering() or bool(self._held)) and not self.refusal
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        self.last_data = self.worker.second
         self.flow.pause_reading()  # who does not read answers may not ask for more
 
     def resume_writing(self) -> None:
         super().resume_writing()
         self.last_data = self.worker.second
-        if not self.pipeline:
-            self.flow.resume_reading()
+        self._resume_reading()
 
     def shutdown(self) -> None:
         """The service stops: what is being answered is the last on this connection.
@@ -106,18 +145,27 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def check_time(self) -> None:
         """Called once a second: ends what took too long."""
-        limits, now = self.worker.limits, self.worker.second
+        patience = self.worker.limits.keep_alive_seconds
+        if self._held:
+            return  # it is the service that takes long
         if self.refusal and not self.answering():
-            if now - self.last_data > LINGER_SECONDS:
-                self.transport.abort()
-            return
-        if self.in_head and now - self._message_began > limits.head_seconds:
+            patience = LINGER_SECONDS
+        elif not self.flow.write_paused:
+            return self._check_asking()
+        if self.worker.second - self.last_data > patience:  # it does not read its answers
+            self.transport.abort()
+
+    def _check_asking(self) -> None:
+        limits, now = self.worker.limits, self.worker.second
+        slow = now - self._message_began > limits.head_seconds
+        if self.in_head and slow and not self.flow.read_paused:
             self.refuse(HTTPStatus.REQUEST_TIMEOUT)
-        if self.worker.close_idle() and not self.in_message and not self.answering():
-            self.transport.close()
+        if self.answering():
+            return
         began = self._message_began if self.in_message else self.last_data
-        if now - began > limits.keep_alive_seconds and not self.answering():
-            self.transport.abort() if self.flow.write_paused else self.transport.close()
+        idle_now = self.worker.close_idle() and not self.in_message
+        if idle_now or now - began > limits.keep_alive_seconds:
+            self.transport.close()
 
     # What uvicorn's parser has read
 
@@ -137,6 +185,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self.in_head = False
+        self._heard = True
         if self.refusal:
             return
         version, method = self.parser.get_http_version(), self.parser.get_method()
@@ -168,6 +217,10 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._unset_keepalive_if_required()  # check_time does it
+        if self._held or self.pipeline:
+            self.flow.pause_reading()  # uvicorn would read on, however much there is to answer
+        elif self.in_head:
+            self._message_began = self.worker.second  # from now on it is the client that takes long
         if not self.answering() and not self.transport.is_closing():
             if self.refusal:
                 self._send_refusal()
@@ -197,40 +250,9 @@ class LimitedProtocol(HttpToolsProtocol):
             self._send_refusal()
 
     def _send_refusal(self) -> None:
-        body = render_error(REFUSALS[self.refusal])
-        lines = [*self.server_state.default_headers, *headers(len(body)), CLOSE]
-        head = b"".join(b"%b: %b\r\n" % line for line in lines)
-        self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[self.refusal], head, body))
+        self.transport.write(refusal(self.refusal, self.server_state.default_headers))
         self.last_data = self.worker.second
         if self.half_closed or not self.transport.can_write_eof():
             self.transport.close()
         else:
             self.transport.write_eof()
-
-
-REFUSALS: dict[int, str] = {
-    HTTPStatus.BAD_REQUEST: "the request is not valid HTTP",
-    HTTPStatus.REQUEST_TIMEOUT: "the request head took too long",
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "the request body is too large",
-    HTTPStatus.EXPECTATION_FAILED: "this expectation can't be met",
-    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "the request head is too large",
-    HTTPStatus.NOT_IMPLEMENTED: "this method or transfer coding is not implemented",
-    HTTPStatus.HTTP_VERSION_NOT_SUPPORTED: "this is not HTTP/1.0 or HTTP/1.1",
-}
-
-
-class _Overloaded:
-    """What a connection past the limit gets: health answers, and 503 for all else."""
-
-    _body = render_error("too many connections")
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"].startswith("/health/"):
-            return await self._app(scope, receive, send)
-        retry = (b"retry-after", b"%d" % RETRY_AFTER_SECONDS)
-        lines = [*headers(len(self._body)), retry, CLOSE]
-        await send({"type": "http.response.start", "status": 503, "headers": lines})
-        await send({"type": "http.response.body", "body": self._body})

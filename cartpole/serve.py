@@ -16,7 +16,8 @@ from cartpole import logs
 from cartpole.settings import BadSettings, Settings, read
 
 EXIT_USAGE, EXIT_START = 2, 3
-SPARE_DESCRIPTORS = 32  # beside those of connections
+RECEIVE_BYTES = 32 * 1024  # that the kernel keeps of a connection which has to wait its turn
+SPARE_DESCRIPTORS = 48  # beside those of connections
 
 logger = logging.getLogger("cartpole")
 
@@ -140,6 +141,7 @@ def _bind_tcp(settings: Settings) -> list[socket.socket]:
     for _ in range(settings.workers if own else 1):
         one = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)  # connections inherit it
         if own:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         one.bind((settings.host, sockets[0].getsockname()[1] if sockets else settings.port))

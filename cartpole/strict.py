@@ -31,6 +31,8 @@ def fault(version: str, method: bytes, target: bytes, headers: Headers) -> HTTPS
         return HTTPStatus.NOT_IMPLEMENTED  # 9110, 9.3.6: no proxy
     if not _good_target(method, target) or not _good_host(version, headers):
         return HTTPStatus.BAD_REQUEST
+    if any(name == b"content-length" and value[:1] == b"0" != value for name, value in headers):
+        return HTTPStatus.BAD_REQUEST  # 9110, 8.6 allows padding, which some read as octal
     return _framing(version, headers) or _expectation(version, headers)
 
 

@@ -24,6 +24,7 @@ from cartpole.protocol import LimitedProtocol
 from cartpole.runner import Runner, make_runner, set_threads
 from cartpole.settings import Settings
 
+LISTENERS = 16  # connections that a turn of the event loop takes in
 MOST_ACCEPTED = 4096  # connections taken in before the listeners are closed
 
 logger = logging.getLogger("cartpole")
@@ -104,7 +105,9 @@ class Server(uvicorn.Server):
         self._worker.start(loop)
         loop.add_signal_handler(signal.SIGHUP, self.reload)
         loop.add_signal_handler(signal.SIGUSR1, self.retire)
-        await super().startup(sockets)
+        # libuv accepts one connection per listener and turn, which among busy connections is too
+        # few (bench/overload.py): each socket is listened on several times.
+        await super().startup([one.dup() for one in sockets or [] for _ in range(LISTENERS)])
         self._inference.metrics.ready()
         logger.info("%s", self._summary((sockets or [])[0]))
 

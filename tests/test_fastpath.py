@@ -94,9 +94,12 @@ class Connection:
         """Until the application owes nothing."""
         for turn in range(10_000):
             await asyncio.sleep(0)
-            if turn > 8 and (self.transport.closed or not self.protocol.answering()):
+            if turn > 8 and (self.transport.closed or not self._owes()):
                 return
         raise AssertionError("the application does not answer")
+
+    def _owes(self) -> bool:
+        return self.protocol.answering() or bool(self.protocol._held)
 
     async def send(self, *parts: bytes, eof: bool = False) -> bytes:
         for part in parts:
@@ -345,6 +348,94 @@ def test_a_forward_that_raises(runner: Runner, caplog: pytest.LogCaptureFixture)
         failing.batch = batch  # type: ignore[method-assign]
         written = await connection.send(USUAL + OTHER)
         assert [status for status, _ in answers(written)][-2:] == [b"200", b"200"]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_an_encoder_that_fails(
+    runner: Runner, fast: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise TypeError("no encoding today")
+
+    async def run() -> None:
+        connection = Connection(Inference(runner), fast)
+        with monkeypatch.context() as patch:
+            patch.setattr("cartpole.app.render", fail)
+            written = await connection.send(USUAL, USUAL + OTHER + CORPUS["bad"], USUAL)
+        assert [status for status, _ in answers(written)] == [b"500"] * 3 + [b"400", b"500"]
+        assert [record.getMessage() for record in caplog.records] == [
+            "forward failed: no encoding today"
+        ]
+        assert (await connection.send(USUAL)).endswith(b"}")
+        assert answers(bytes(connection.transport.written))[-1][0] == b"200"
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_who_asks_much_at_once_lets_others_go_between(inference: Inference, fast: bool) -> None:
+    async def run() -> None:
+        greedy, modest = Connection(inference, fast), Connection(inference, fast)
+        modest.protocol.worker = greedy.worker
+        for _ in range(2):
+            greedy.protocol.data_received(USUAL * 1000)
+        modest.protocol.data_received(USUAL)
+        assert greedy.transport.reading_paused
+        while not modest.transport.written:
+            await asyncio.sleep(0)
+        assert greedy.transport.written.count(b"HTTP/1.1 200 OK") < 200
+        greedy.protocol.data_received(OTHER)  # as TLS may, though it was told not to
+        await greedy.rest()
+        await greedy.rest()
+        received = answers(bytes(greedy.transport.written))
+        assert [status for status, _ in received] == [b"200"] * 2001
+        assert [body for _, body in received[-2:]] != [received[0][1]] * 2  # in order
+        assert not greedy.transport.reading_paused
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_what_is_held_survives_the_end_of_what_is_sent(inference: Inference, fast: bool) -> None:
+    async def run() -> None:
+        connection = Connection(inference, fast)
+        for _ in range(2):
+            connection.protocol.data_received(USUAL * 50)
+        assert connection.protocol.eof_received()  # it stays open
+        connection.worker.second += 1000
+        connection.protocol.check_time()
+        await connection.rest()
+        assert len(answers(bytes(connection.transport.written))) == 100
+        assert connection.transport.closed
+
+    asyncio.run(run())
+
+
+def test_uvicorn_reads_no_more_while_requests_wait(inference: Inference) -> None:
+    async def run() -> None:
+        connection = Connection(inference, False)
+        connection.protocol.data_received(USUAL * 100)
+        while connection.protocol.pipeline:
+            assert connection.transport.reading_paused
+            await asyncio.sleep(0)
+        await connection.rest()
+        assert not connection.transport.reading_paused
+        assert len(answers(bytes(connection.transport.written))) == 100
+
+    asyncio.run(run())
+
+
+def test_time_that_runs_out_while_a_batch_is_pending(inference: Inference) -> None:
+    async def run() -> None:
+        connection = Connection(inference, True)
+        connection.protocol.data_received(USUAL)
+        connection.worker.stop()
+        connection.worker.second += 1000  # as after a long stop, before the batch is answered
+        connection.worker._sweep(asyncio.get_running_loop())
+        assert len(answers(bytes(connection.transport.written))) == 1
+        assert connection.transport.closed  # and only then
 
     asyncio.run(run())
 

@@ -1,0 +1,49 @@
+"""What a client is told whose request reaches no route."""
+
+from http import HTTPStatus
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
+from cartpole.reply import CLOSE, Headers, headers, render_error
+
+RETRY_AFTER_SECONDS = 1
+
+REFUSALS: dict[int, str] = {
+    HTTPStatus.BAD_REQUEST: "the request is not valid HTTP",
+    HTTPStatus.REQUEST_TIMEOUT: "the request head took too long",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "the request body is too large",
+    HTTPStatus.EXPECTATION_FAILED: "this expectation can't be met",
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "the request head is too large",
+    HTTPStatus.NOT_IMPLEMENTED: "this method or transfer coding is not implemented",
+    HTTPStatus.HTTP_VERSION_NOT_SUPPORTED: "this is not HTTP/1.0 or HTTP/1.1",
+}
+
+
+def refusal(status: int, default: Headers) -> bytes:
+    """The last answer on a connection.
+
+    Args:
+        status: one of REFUSALS.
+        default: headers that every answer carries.
+    """
+    body = render_error(REFUSALS[status])
+    head = b"".join(b"%b: %b\r\n" % line for line in [*default, *headers(len(body)), CLOSE])
+    return b"%b%b\r\n%b" % (STATUS_LINE[status], head, body)
+
+
+class Overloaded:
+    """What a connection past the limit gets: health answers, and 503 for all else."""
+
+    _body = render_error("too many connections")
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"].startswith("/health/"):
+            return await self._app(scope, receive, send)
+        retry = (b"retry-after", b"%d" % RETRY_AFTER_SECONDS)
+        lines = [*headers(len(self._body)), retry, CLOSE]
+        await send({"type": "http.response.start", "status": 503, "headers": lines})
+        await send({"type": "http.response.body", "body": self._body})
