@@ -70,8 +70,8 @@ class LimitedProtocol(HttpToolsProtocol):
             return self.hold(data)
         if not worker.taken:
             worker.begin_turn()
-        worker.taken += len(data)
         self.read(data)
+        worker.taken += len(data) - len(self._held)
 
     def _is_new(self) -> bool:
         """Whether this is the first of a new connection: such need not wait, within bounds."""
@@ -92,8 +92,8 @@ class LimitedProtocol(HttpToolsProtocol):
         data, self._held = self._held, b""
         if self.transport.is_closing():
             return
-        self.worker.taken += len(data)
         self.read(data)
+        self.worker.taken += len(data) - len(self._held)
         if self.half_closed and not self._held:
             self.worker.flush()
             if not self.answering():
