@@ -14,6 +14,7 @@ import socket
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.sharedctypes import Synchronized
@@ -118,6 +119,8 @@ Waits = list[
 
 def watch(port: int, stop: "Synchronized[int]", told: "Connection") -> None:
     """A client of its own, ten times a second; all in seconds."""
+    with suppress(OSError):  # it should wait for the service, not for the generator's core
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     waits = []
     with socket.create_connection(("127.0.0.1", port)) as kept:
         while not stop.value:

@@ -158,20 +158,32 @@ class FastProtocol(LimitedProtocol):
         if self.overloaded:
             self._fast = self._allowed = False
 
+    def data_received(self, data: bytes) -> None:
+        worker = self.worker
+        taken, size, end = worker.taken, len(data), self._end
+        # One request, its headers those of the request before (bench/micro.py: fast-path).
+        if (
+            self._fast
+            and data.endswith(end)
+            and data.startswith(_TARGET)
+            and size <= worker.limits.head_bytes
+            and taken <= worker.turn_bytes
+            and not self._held
+        ):
+            observation = parse_usual(data, len(_TARGET), size - len(end))
+            if observation is not None:
+                self.last_data = worker.second
+                if not taken:
+                    worker.begin_turn()
+                worker.taken = taken + size
+                return worker.add(self, observation)
+        super().data_received(data)
+
     def read(self, data: bytes) -> None:
         if not self._fast:
             return super().read(data)
         worker = self.worker
         self.last_data = worker.second
-        # One request, its headers those of the request before (bench/micro.py: fast-path).
-        if (
-            data.endswith(self._end)
-            and data.startswith(_TARGET)
-            and len(data) <= worker.limits.head_bytes
-        ):
-            observation = parse_usual(data, len(_TARGET), len(data) - len(self._end))
-            if observation is not None:
-                return worker.add(self, observation)
         rest = self._answer_here(data)
         if rest:
             worker.flush()  # what was asked before is answered before

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cartpole.protocol import LimitedProtocol
 
 IDLE_GRACE_SECONDS = 1  # what is on its way on an idle connection arrives before that is closed
+WAITING_SHARE = 4  # while some wait, turns are shorter by so much: who is new need not
 REFUSALS_LOG_SECONDS = 10  # at most one line about refusals in so many
 
 logger = logging.getLogger("cartpole")
@@ -51,7 +52,7 @@ class Worker:
     stopping: bool = False
     connections: set["LimitedProtocol"] = field(default_factory=set)
     taken: int = 0
-    turn_bytes: int = 4 * 1024
+    turn_bytes: int = 16 * 1024
     _waiting: deque["LimitedProtocol"] = field(default_factory=deque)
     _refused: Counter[int] = field(default_factory=Counter)
     _logged: int = -REFUSALS_LOG_SECONDS
@@ -77,13 +78,13 @@ class Worker:
         """Answer what has been read: as it is read, unless requests are collected."""
 
     def end_turn(self) -> None:
-        """Answer what was read, and let those go on that wait, for as many bytes again."""
+        """Answer what was read, and let those go on that wait, for a part as many bytes."""
         self.taken = 0
         self.flush()
         waiting = self._waiting
         if waiting:
             for _ in range(len(waiting)):
-                if self.taken > self.turn_bytes:
+                if self.taken > self.turn_bytes // WAITING_SHARE:
                     break
                 waiting.popleft().go_on()
             self.flush()

@@ -72,12 +72,12 @@ class LimitedProtocol(HttpToolsProtocol):
             worker.begin_turn()
         self.read(data)
         worker.taken += len(data) - len(self._held)
+        self._heard = True
 
     def _is_new(self) -> bool:
         """Whether this is the first of a new connection: such need not wait, within bounds."""
         worker = self.worker
         new = not self._heard and worker.second - self._made <= NEW_SECONDS
-        self._heard = True
         return new and worker.taken <= 2 * worker.turn_bytes
 
     def hold(self, data: bytes) -> None:
@@ -110,11 +110,14 @@ class LimitedProtocol(HttpToolsProtocol):
             return  # on its way out: whatever else it says is not read
         self.last_data = self.worker.second
         went_on, self._body_in_read = self.in_head, False
+        in_body = self.in_message and not self.in_head
         HttpToolsProtocol.data_received(self, data)
         if self.in_head and not self._body_in_read:
             # What the parser has not handed on: the line that is not complete, or all of a read
             # that did not complete the head.
             self._count_head(len(data) if went_on else len(data) - data.rfind(b"\n") - 1)
+        elif in_body and self.in_message and not self._body_in_read:
+            self._count_body(len(data))  # a chunk's extension, which the parser does not hand on
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """The client has sent all that it will; what it has asked is still answered."""
@@ -185,7 +188,6 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self.in_head = False
-        self._heard = True
         if self.refusal:
             return
         version, method = self.parser.get_http_version(), self.parser.get_method()
@@ -203,10 +205,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._body_in_read = True
-        self._body_bytes += len(body)
-        if self._body_bytes > self.worker.limits.body_bytes:
-            self.refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-        elif not self.refusal:
+        self._count_body(len(body))
+        if not self.refusal:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -226,6 +226,11 @@ class LimitedProtocol(HttpToolsProtocol):
                 self._send_refusal()
             elif self.half_closed:
                 self.transport.close()
+
+    def _count_body(self, size: int) -> None:
+        self._body_bytes += size
+        if self._body_bytes > self.worker.limits.body_bytes:
+            self.refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 
     def _count_head(self, size: int) -> None:
         self._head_bytes += size

@@ -28,6 +28,7 @@ class Heads(nn.Module):
 
 
 def mlp(*widths: int, activation: Callable[[], nn.Module] = nn.Tanh) -> nn.Sequential:
+    torch.manual_seed(sum(widths))
     modules: list[nn.Module] = []
     for inputs, outputs in itertools.pairwise(widths):
         modules += [nn.Linear(inputs, outputs), activation()]
