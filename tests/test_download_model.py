@@ -88,15 +88,17 @@ def test_what_can_not_be_exported_is_not_kept(
 
 def test_without_a_network() -> None:
     before = (MODELS / "CartPole-v1.zip").read_bytes()
+    endpoint = f"http://127.0.0.1:{free_port()}"
     done = subprocess.run(
         [sys.executable, str(ROOT / "tools/download_model.py")],
-        env=os.environ | {"HF_ENDPOINT": f"http://127.0.0.1:{free_port()}"},
+        env=os.environ | {"HF_ENDPOINT": endpoint},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith("download: ")
+    assert done.stderr.startswith(f"download: {endpoint} can't be reached: ")
+    assert "refused" in done.stderr
     assert not list(MODELS.glob("*.part"))
     assert (MODELS / "CartPole-v1.zip").read_bytes() == before
 

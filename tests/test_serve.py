@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import pytest
@@ -91,19 +92,38 @@ def test_every_truncated_prefix_of_a_request(server: Server) -> None:
 
 
 def test_holds_the_pole_for_500_steps_in_each_of_100_episodes(server: Server) -> None:
-    environment = gymnasium.make("CartPole-v1")
+    """The episodes go in step: each time, one write asks for all of them."""
+    episodes = [gymnasium.make("CartPole-v1") for _ in range(100)]
+    states = [each.reset(seed=20_000 + number)[0] for number, each in enumerate(episodes)]
+    truncated = [False] * len(episodes)
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
-        for seed in range(20_000, 20_100):
-            state, _ = environment.reset(seed=seed)
-            for step in range(1, 501):
-                pairs = zip(NAMES, state.tolist(), strict=True)
-                query = "&".join(f"{name}={value}" for name, value in pairs)
-                client.sendall(f"GET /inference?{query} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-                logits = json.loads(read_answer(client).partition(b"\r\n\r\n")[2])
+        for step in range(500):
+            client.sendall(b"".join(map(ask, states)))
+            answers = read_answers(client, len(episodes))
+            for number, (episode, answer) in enumerate(zip(episodes, answers, strict=True)):
+                logits = json.loads(answer.partition(b"\r\n\r\n")[2])
                 action = int(logits["right"] > logits["left"])
-                state, _, terminated, truncated, _ = environment.step(action)
-                assert not terminated, (seed, step)
-            assert truncated
+                states[number], _, terminated, truncated[number], _ = episode.step(action)
+                assert not terminated, (number, step)
+    assert truncated == [True] * len(episodes)
+
+
+def ask(state: Any) -> bytes:
+    query = "&".join(f"{name}={value}" for name, value in zip(NAMES, state.tolist(), strict=True))
+    return f"GET /inference?{query} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+
+
+def read_answers(client: socket.socket, number: int) -> list[bytes]:
+    """So many whole answers, each with a JSON object as its body."""
+    received = b""
+    while received.count(b"}") < number:
+        more = client.recv(65536)
+        assert more, received
+        received += more
+    answers = [answer + b"}" for answer in received.split(b"}")]
+    assert answers.pop() == b"}"
+    assert len(answers) == number
+    return answers
 
 
 @needs_reference

@@ -15,7 +15,21 @@ SECONDS = 300
 
 # rl_zoo3's command line fetches more than the agent, and with a current huggingface_hub it fails on
 # agents that need no normalization file: this is the part of it that loads the agent.
+# It retries for half a minute where nothing answers, so that is found out first.
 FETCH = """
+import sys
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+from huggingface_hub.constants import ENDPOINT
+
+try:
+    urlopen(Request(ENDPOINT, method="HEAD"), timeout=30).close()
+except HTTPError:
+    pass  # it answers
+except OSError as error:
+    sys.exit(f"{ENDPOINT} can't be reached: {getattr(error, 'reason', error)}")
+
 from rl_zoo3.load_from_hub import EnvironmentName, ModelName, ModelRepoId, load_from_hub
 
 name = ModelName("ppo", EnvironmentName("CartPole-v1"))
