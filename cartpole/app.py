@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cartpole.exposition import PolicyInfo, exposition
 from cartpole.metrics import Metrics
-from cartpole.observation import BadObservation, Observation, parse
+from cartpole.observation import BadObservation, Observation, parse, printable
 from cartpole.policy import Policy, load
 from cartpole.reply import Headers, headers, render, render_error
 from cartpole.runner import Runner, make_runner, set_threads
@@ -147,6 +147,8 @@ class Observed:
         self._app, self._metrics, self._access_log = app, metrics, access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":  # lifespan and WebSocket, which Starlette declines
+            return await self._app(scope, receive, send)
         started = clock()
 
         async def observe(message: Message) -> None:
@@ -163,10 +165,10 @@ class Observed:
 
 
 def _log_access(scope: Scope, status: int, nanoseconds: int) -> None:
-    target = scope["raw_path"].decode() + ("?" if scope["query_string"] else "")
-    target += scope["query_string"].decode("ascii", "backslashreplace")
+    target = scope["raw_path"] + (b"?" if scope["query_string"] else b"") + scope["query_string"]
     client = scope["client"][0] if scope["client"] else "-"
-    access.info("%s %s %d %d µs %s", scope["method"], target, status, nanoseconds // 1000, client)
+    shown = printable(target)
+    access.info("%s %s %d %d µs %s", scope["method"], shown, status, nanoseconds // 1000, client)
 
 
 async def _respond(

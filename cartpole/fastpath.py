@@ -112,14 +112,23 @@ class Batch(Worker):
         head_of = self._head_of
         if head_of.default is not state.default_headers:
             head_of = self._head_of = _Heads(state.default_headers)
-        answers = self._inference.answer_all(asked)
-        # Counted before the answers leave: whoever has one finds it in the metrics.
-        self.metrics.answered(answers, clock() - self._began)
-        for connection, answer in zip(asking, answers, strict=True):
-            transport = connection.transport
-            if not transport.is_closing():
-                status, body = answer
-                transport.write(head_of[status, len(body)] + body)
+        try:
+            answers = self._inference.answer_all(asked)
+            # Counted before the answers leave: whoever has one finds it in the metrics.
+            self.metrics.answered(answers, clock() - self._began)
+        except Exception:
+            return self.failed(*asking)
+        answered = zip(asking, answers, strict=True)
+        while True:
+            try:
+                for connection, answer in answered:
+                    transport = connection.transport
+                    if not transport.is_closing():
+                        status, body = answer
+                        transport.write(head_of[status, len(body)] + body)
+                return
+            except Exception:  # concerns this one; the loop goes on after it
+                self.failed(connection)
 
 
 class _Heads(dict[tuple[int, int], bytes]):

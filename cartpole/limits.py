@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 IDLE_GRACE_SECONDS = 1  # what is on its way on an idle connection arrives before that is closed
 WAITING_SHARE = 4  # while some wait, turns are shorter by so much: who is new need not
 REFUSALS_LOG_SECONDS = 10  # at most one line about refusals in so many
+ERRORS_LOG_SECONDS = 10  # the same for errors of our own, with the traceback of one
 
 logger = logging.getLogger("cartpole")
 
@@ -56,6 +57,8 @@ class Worker:
     _waiting: deque["LimitedProtocol"] = field(default_factory=deque)
     _refused: Counter[int] = field(default_factory=Counter)
     _logged: int = -REFUSALS_LOG_SECONDS
+    _failures: int = 0
+    _failure_logged: int = -ERRORS_LOG_SECONDS
     _stopped: int = 0
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -80,29 +83,53 @@ class Worker:
     def end_turn(self) -> None:
         """Answer what was read, and let those go on that wait, for a part as many bytes."""
         self.taken = 0
-        self.flush()
         waiting = self._waiting
-        if waiting:
-            for _ in range(len(waiting)):
-                if self.taken > self.turn_bytes // WAITING_SHARE:
-                    break
-                waiting.popleft().go_on()
+        again = bool(waiting)
+        try:
             self.flush()
-            # While some wait, whoever comes waits behind them.
-            self.taken = self.turn_bytes + 1 if waiting else 1
-            self._call_soon(self.end_turn)
+            if again:
+                self._let_go_on()
+                self.flush()
+        finally:  # without a next turn nobody would ever be answered
+            if again:
+                # While some wait, whoever comes waits behind them.
+                self.taken = self.turn_bytes + 1 if waiting else 1
+                self._call_soon(self.end_turn)
+
+    def _let_go_on(self) -> None:
+        waiting = self._waiting
+        for _ in range(len(waiting)):
+            if self.taken > self.turn_bytes // WAITING_SHARE:
+                break
+            connection = waiting.popleft()
+            try:
+                connection.go_on()
+            except Exception:
+                self.failed(connection)
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.call_later(1, self._sweep, loop)  # before anything that could raise
         self.flush()  # nobody's time runs out on what has been read already
         self.second += 1
         for connection in tuple(self.connections):
-            connection.check_time()
+            try:
+                connection.check_time()
+            except Exception:
+                self.failed(connection)
         if self._refused and self.second - self._logged >= REFUSALS_LOG_SECONDS:
             reasons = ", ".join(f"{count} of {status}" for status, count in self._refused.items())
             logger.warning("refused since the last such line: %s", reasons)
             self._refused.clear()
             self._logged = self.second
-        loop.call_later(1, self._sweep, loop)
+
+    def failed(self, *connections: "LimitedProtocol") -> None:
+        """An error of our own, just caught, ends these connections; the others go on."""
+        self._failures += len(connections)
+        if self.second - self._failure_logged >= ERRORS_LOG_SECONDS:
+            logger.exception("%d connections ended by an error, of which one is:", self._failures)
+            self._failures, self._failure_logged = 0, self.second
+        for connection in connections:
+            connection.transport.abort()
 
     def refused(self, status: int) -> None:
         self._refused[status] += 1

@@ -26,6 +26,7 @@ _match_usual = re.compile(
 ).fullmatch
 
 _SHOWN = 40
+_escape = re.compile(rb"[^ -~]").sub
 
 
 class BadObservation(ValueError):
@@ -84,11 +85,16 @@ def _decode(raw: bytes) -> bytes:
     return unquote_to_bytes(raw.replace(b"+", b" "))
 
 
+def printable(raw: bytes) -> str:
+    r"""For people, logs and terminals: all that is not printable ASCII as \x and two digits."""
+    return _escape(lambda byte: b"\\x%02x" % ord(byte[0]), raw).decode()
+
+
 def _number(name: str, value: bytes) -> float:
     if not value:
         raise BadObservation(f"{name} is empty")
     if not _is_number(value):
-        shown = value[:_SHOWN].decode("ascii", "backslashreplace") + "…" * (len(value) > _SHOWN)
+        shown = printable(value[:_SHOWN]) + "…" * (len(value) > _SHOWN)
         raise BadObservation(f"{name} is not a finite decimal number: '{shown}'")
     number = float(value)
     if not -FLOAT32_OVERFLOW < number < FLOAT32_OVERFLOW:

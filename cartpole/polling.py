@@ -16,7 +16,8 @@ class BusyPoll:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._spinning = self._asked = False
+        self._spinning = self._asked = False  # spinning: a callback of ours is scheduled
+        self._until = 0.0
         self._turns = 0
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -33,7 +34,8 @@ class BusyPoll:
 
     def stop(self) -> None:
         """No connection is open."""
-        self._spinning = False
+        self._asked = False
+        self._until, self._turns = float("-inf"), -1  # the next turn looks at the clock
 
     def _spin(self) -> None:
         self._turns += 1

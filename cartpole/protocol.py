@@ -9,19 +9,19 @@ from http import HTTPStatus
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from cartpole.limits import Worker
+from cartpole.messages import WholeRequests
 from cartpole.refusals import Overloaded, refusal
-from cartpole.strict import fault
+from cartpole.strict import fault, origin_form
 
 NEW_SECONDS = 1
 # A refused client may read why before what it still sends is answered by a reset.
 LINGER_SECONDS = 1
 
 
-class LimitedProtocol(HttpToolsProtocol):
+class LimitedProtocol(WholeRequests):
     """A connection whose client may take neither more memory nor more time than the limits say."""
 
     def __init__(
@@ -39,11 +39,10 @@ class LimitedProtocol(HttpToolsProtocol):
         self.refusal = 0  # the status that ends this connection once what came before is answered
         self.half_closed = self.overloaded = False
         self._held = b""  # what was read and has to wait for a later turn of the event loop
-        self._head_bytes = 0
-        self._body_bytes = 0
-        self._body_in_read = False
+        self._head_bytes = self._head_read = self._body_bytes = 0
+        self._began_in_read = self._body_in_read = False
         self._heard = False
-        self._made = self.last_data = self._message_began = worker.second
+        self._made = self.last_data = self._message_began = self._paused = worker.second
 
     # Connection
 
@@ -83,7 +82,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def hold(self, data: bytes) -> None:
         """Have what was read wait for a later turn, and read no more until then."""
         if not self._held:
-            self.flow.pause_reading()
+            self._pause_reading()
             self.worker.wait(self)
         self._held += data
 
@@ -100,24 +99,30 @@ class LimitedProtocol(HttpToolsProtocol):
                 self.transport.close()
         self._resume_reading()
 
+    def _pause_reading(self) -> None:
+        if not self.flow.read_paused:
+            self._paused = self.worker.second
+        self.flow.pause_reading()
+
     def _resume_reading(self) -> None:
-        if not (self._held or self.pipeline or self.flow.write_paused):
+        if self.flow.read_paused and not (self._held or self.pipeline or self.flow.write_paused):
             self.flow.resume_reading()
+            now = self.worker.second  # meanwhile it was not the client that took long
+            self._message_began = min(now, self._message_began + now - self._paused)
 
     def read(self, data: bytes) -> None:
         """Take what the client has sent; its answers come in order."""
         if self.refusal:
             return  # on its way out: whatever else it says is not read
         self.last_data = self.worker.second
-        went_on, self._body_in_read = self.in_head, False
         in_body = self.in_message and not self.in_head
-        HttpToolsProtocol.data_received(self, data)
-        if self.in_head and not self._body_in_read:
-            # What the parser has not handed on: the line that is not complete, or all of a read
-            # that did not complete the head.
-            self._count_head(len(data) if went_on else len(data) - data.rfind(b"\n") - 1)
-        elif in_body and self.in_message and not self._body_in_read:
+        self._began_in_read = self._body_in_read = False
+        WholeRequests.data_received(self, data)
+        if self.in_head:
+            self._count_unfinished(data)
+        elif in_body and not (self._began_in_read or self._body_in_read):
             self._count_body(len(data))  # a chunk's extension, which the parser does not hand on
+        self.start_waiting()
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """The client has sent all that it will; what it has asked is still answered."""
@@ -127,7 +132,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self.last_data = self.worker.second
-        self.flow.pause_reading()  # who does not read answers may not ask for more
+        self._pause_reading()  # who does not read answers may not ask for more
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -139,12 +144,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
         An idle one is closed a little later: what its client has sent already is answered.
         """
-        if self.answering():
+        if self.cycle is not None:
             self.cycle.keep_alive = False
-
-    def answering(self) -> bool:
-        """Whether the application still owes an answer on this connection."""
-        return self.cycle is not None and not self.cycle.response_complete
 
     def check_time(self) -> None:
         """Called once a second: ends what took too long."""
@@ -168,14 +169,16 @@ class LimitedProtocol(HttpToolsProtocol):
         began = self._message_began if self.in_message else self.last_data
         idle_now = self.worker.close_idle() and not self.in_message
         if idle_now or now - began > limits.keep_alive_seconds:
+            if self.in_message:
+                return self.refuse(HTTPStatus.REQUEST_TIMEOUT)
             self.transport.close()
 
     # What uvicorn's parser has read
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.in_head = self.in_message = True
-        self._head_bytes = self._body_bytes = 0
+        self.in_head = self.in_message = self._began_in_read = True
+        self._head_bytes = self._head_read = self._body_bytes = 0
         self._message_began = self.worker.second
 
     def on_url(self, url: bytes) -> None:
@@ -183,7 +186,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._count_head(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        super().on_header(name, value)
+        if self.in_head:  # a trailer is no header: RFC 9110, 6.5.1
+            super().on_header(name, value)
         self._count_head(len(name) + len(value) + 4)
 
     def on_headers_complete(self) -> None:
@@ -191,6 +195,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.refusal:
             return
         version, method = self.parser.get_http_version(), self.parser.get_method()
+        self.scope["method"] = method.decode("ascii")
         if status := fault(version, method, self.url, self.headers):
             return self.refuse(status)
         if version == "1.0":
@@ -198,6 +203,7 @@ class LimitedProtocol(HttpToolsProtocol):
         for name, value in self.headers:
             if name == b"content-length" and int(value) > self.worker.limits.body_bytes:
                 return self.refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        self.url = origin_form(self.url)
         super().on_headers_complete()
         if self.parser.should_upgrade() or self.worker.stopping:
             # llhttp reads no further request after one that asks for another protocol.
@@ -219,13 +225,15 @@ class LimitedProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()  # check_time does it
         if self._held or self.pipeline:
             self.flow.pause_reading()  # uvicorn would read on, however much there is to answer
-        elif self.in_head:
+        elif self.in_message:
             self._message_began = self.worker.second  # from now on it is the client that takes long
         if not self.answering() and not self.transport.is_closing():
             if self.refusal:
                 self._send_refusal()
             elif self.half_closed:
                 self.transport.close()
+            else:
+                self.start_waiting()
 
     def _count_body(self, size: int) -> None:
         self._body_bytes += size
@@ -235,6 +243,18 @@ class LimitedProtocol(HttpToolsProtocol):
     def _count_head(self, size: int) -> None:
         self._head_bytes += size
         if self._head_bytes > self.worker.limits.head_bytes:
+            self.refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+
+    def _count_unfinished(self, data: bytes) -> None:
+        """What a head has that the parser has not handed on: it may be one endless line.
+
+        Counted apart, since the parser will hand it on.
+        """
+        if not self._began_in_read:
+            self._head_read += len(data)
+        elif not self._body_in_read:
+            self._head_read = len(data) - data.rfind(b"\n") - 1
+        if self._head_read > self.worker.limits.head_bytes:
             self.refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
     # Refusals
@@ -255,7 +275,9 @@ class LimitedProtocol(HttpToolsProtocol):
             self._send_refusal()
 
     def _send_refusal(self) -> None:
-        self.transport.write(refusal(self.refusal, self.server_state.default_headers))
+        self.discard()
+        is_head = self.in_message and self.scope.get("method") == "HEAD"
+        self.transport.write(refusal(self.refusal, self.server_state.default_headers, is_head))
         self.last_data = self.worker.second
         if self.half_closed or not self.transport.can_write_eof():
             self.transport.close()

@@ -11,7 +11,7 @@ RETRY_AFTER_SECONDS = 1
 
 REFUSALS: dict[int, str] = {
     HTTPStatus.BAD_REQUEST: "the request is not valid HTTP",
-    HTTPStatus.REQUEST_TIMEOUT: "the request head took too long",
+    HTTPStatus.REQUEST_TIMEOUT: "the request took too long",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "the request body is too large",
     HTTPStatus.EXPECTATION_FAILED: "this expectation can't be met",
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "the request head is too large",
@@ -20,16 +20,17 @@ REFUSALS: dict[int, str] = {
 }
 
 
-def refusal(status: int, default: Headers) -> bytes:
+def refusal(status: int, default: Headers, is_head: bool = False) -> bytes:
     """The last answer on a connection.
 
     Args:
         status: one of REFUSALS.
         default: headers that every answer carries.
+        is_head: whether it answers HEAD, and has no body: RFC 9110, 9.3.2.
     """
     body = render_error(REFUSALS[status])
     head = b"".join(b"%b: %b\r\n" % line for line in [*default, *headers(len(body)), CLOSE])
-    return b"%b%b\r\n%b" % (STATUS_LINE[status], head, body)
+    return b"%b%b\r\n%b" % (STATUS_LINE[status], head, b"" if is_head else body)
 
 
 class Overloaded:

@@ -9,7 +9,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 # RFC 3986, sections 3.3 and 3.4: no fragment, no quotes, no brackets but a host's.
 _is_origin_form = re.compile(rb"/[!$&-;=?-Z_a-z~%]*+").fullmatch
 _is_absolute_form = re.compile(
-    rb"[Hh][Tt][Tt][Pp][Ss]?://(?P<authority>[^/?]++)(?:[/?][!$&-;=?-Z_a-z~%]*+)?"
+    rb"[Hh][Tt][Tt][Pp][Ss]?://(?P<authority>[^/?]++)(?P<rest>(?:[/?][!$&-;=?-Z_a-z~%]*+)?)"
 ).fullmatch
 # RFC 9110, section 7.2: uri-host [ ":" port ], here without userinfo and without a comma, which
 # would be two Host lines that someone joined.
@@ -44,6 +44,14 @@ def _good_target(method: bytes, target: bytes) -> bool:
         return True
     absolute = _is_absolute_form(target)
     return bool(absolute and _is_host(absolute["authority"]))
+
+
+def origin_form(target: bytes) -> bytes:
+    """9112, 3.2.1: path and query of a good target; an empty path is "/"."""
+    absolute = target[:1] not in b"/*" and _is_absolute_form(target)
+    if not absolute:
+        return target
+    return absolute["rest"] if absolute["rest"][:1] == b"/" else b"/" + absolute["rest"]
 
 
 def _good_host(version: str, headers: Headers) -> bool:

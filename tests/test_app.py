@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import sys
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.applications import Starlette
 
+from bench.server import serving
 from cartpole.app import Inference, create_app
 from cartpole.observation import NAMES
 from cartpole.policy import BadPolicy
@@ -106,6 +108,59 @@ def test_a_failing_forward_is_a_json_500(runner: Runner, caplog: Any) -> None:
         assert (status, headers[b"content-type"]) == (500, b"application/json")
         assert json.loads(body) == {"error": "internal error"}
     assert [record.message for record in caplog.records] == ["forward failed: no forward today"]
+
+
+async def exchange(app: Any, scope: dict[str, Any], *received: str) -> list[Any]:
+    """What the application sends when it receives messages of these types."""
+    messages, sent = [{"type": one} for one in received], []
+
+    async def receive() -> dict[str, Any]:
+        return messages.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    return sent
+
+
+def test_lifespan(app: Starlette) -> None:
+    scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
+    sent = asyncio.run(exchange(app, scope, "lifespan.startup", "lifespan.shutdown"))
+    assert sent == [{"type": "lifespan.startup.complete"}, {"type": "lifespan.shutdown.complete"}]
+
+
+@pytest.mark.parametrize("path", ["/inference", "/", "*"])
+def test_a_websocket_is_refused(app: Starlette, path: str) -> None:
+    scope = {"type": "websocket", "path": path, "query_string": b"", "headers": []}
+    (sent,) = asyncio.run(exchange(app, scope, "websocket.connect"))
+    assert sent["type"] == "websocket.close"
+
+
+def test_served_by_uvicorn_alone() -> None:
+    command = [sys.executable, "-m", "uvicorn", "--factory", "cartpole.app:create_app"]
+    with serving(command=[*command, "--port", "{port}", "--lifespan", "on"]) as server:
+        assert server.get(f"/inference?{GOLDEN}")[0] == 200
+        server.process.terminate()
+        assert server.process.stderr
+        log = server.process.stderr.read()
+    assert "Application startup complete." in log
+    assert "Application shutdown complete." in log
+    assert "Traceback" not in log
+
+
+@pytest.mark.parametrize("path", [b"/\x1b[31m", b"/\xff", b"/a\nb"])
+def test_the_access_log_is_printable(runner: Runner, caplog: Any, path: bytes) -> None:
+    """Another server than ours may let such a path through."""
+    caplog.set_level("INFO", "cartpole.access")
+
+    async def escaped(scope: Any, receive: Any, send: Any) -> None:
+        await app(scope | {"raw_path": path, "query_string": b"\x00"}, receive, send)
+
+    app = create_app(Inference(runner), access_log=True)
+    assert asyncio.run(call(escaped, "GET", "/"))[0] == 404
+    (record,) = caplog.records
+    assert record.getMessage().isprintable()
 
 
 def test_created_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

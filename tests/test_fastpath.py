@@ -4,10 +4,12 @@ import asyncio
 import random
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import pairwise
 from typing import Any
 
+import httptools
 import pytest
 import uvicorn
 from hypothesis import given, settings
@@ -119,8 +121,35 @@ def inference(runner: Runner) -> Inference:
     return Inference(runner)
 
 
+def statuses(answer: bytes) -> list[int]:
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d\d\d) ", answer)]
+
+
+class Requests:
+    """Counts them, as a parser of its own sees them."""
+
+    def __init__(self, stream: bytes) -> None:
+        self.begun, self.within = 0, False
+        parser = httptools.HttpRequestParser(self)
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        with suppress(httptools.HttpParserUpgrade):
+            try:
+                parser.feed_data(stream)
+            except httptools.HttpParserError:
+                self.begun += not self.within
+
+    def on_message_begin(self) -> None:
+        self.begun, self.within = self.begun + 1, True
+
+    def on_message_complete(self) -> None:
+        self.within = False
+
+
 def both(inference: Inference, parts: Sequence[bytes], eof: bool = False) -> bytes:
-    """What both answer, which must be the same bytes and the same end of the connection."""
+    """What both answer, which must be the same bytes and the same end of the connection.
+
+    No request has two final answers, and the last of a connection that ends says so.
+    """
 
     async def run() -> bytes:
         fast, asgi = Connection(inference, True), Connection(inference, False)
@@ -128,6 +157,14 @@ def both(inference: Inference, parts: Sequence[bytes], eof: bool = False) -> byt
         assert answer == await asgi.send(*parts, eof=eof)
         assert fast.transport.over() == asgi.transport.over()
         assert fast.state.total_requests == asgi.state.total_requests
+        assert fast.transport.over() or not fast.transport.reading_paused
+        assert asgi.transport.over() or not asgi.transport.reading_paused
+        final = [status for status in statuses(answer) if status != 100]
+        refused = len(final) - fast.state.total_requests
+        assert refused in ((0, 1) if fast.protocol.refusal else (0,))
+        assert len(final) <= Requests(b"".join(parts)).begun
+        closes = answer.count(b"\r\nconnection: close\r\n")
+        assert closes == fast.transport.over() or (eof and closes == 0)
         return answer
 
     return asyncio.run(run())
@@ -198,21 +235,38 @@ CORPUS = {
     "large body": request(GOLDEN, "Content-Length: 1001") + b"x" * 1001,
     "large chunks": request(GOLDEN, "Transfer-Encoding: chunked") + b"3e9\r\n" + b"x" * 1001,
 }
+STATUSES = {
+    200: "usual, other order, percent-encoded, head, absolute form, health, http/1.0, "
+    "http/1.0 keep-alive, close, keep-alive, many headers, body, body of nothing, "
+    "body of a request, chunked, expect, upgrade, upgrade h2c, leading line",
+    400: "bad, missing, no query, empty query, question marks, fragment, odd characters, "
+    "not ascii, control, space, tab, lower case, bad chunk, both lengths, bad length, two lengths, "
+    "bad header, space before colon, folded, null, bare line feed, bare carriage return, "
+    "no host, junk",
+    404: "path, double slash, nothing there",
+    405: "post",
+    413: "large body, large chunks",
+    431: "large head, long query, long number",
+    505: "http/2.0, http/0.9",
+}
+EXPECTED = {name: status for status, names in STATUSES.items() for name in names.split(", ")}
 
 
 @pytest.mark.parametrize("name", CORPUS)
 @pytest.mark.parametrize("eof", [False, True])
 def test_corpus(inference: Inference, name: str, eof: bool) -> None:
-    answer = both(inference, [CORPUS[name]], eof)
-    statuses = re.findall(rb"HTTP/1\.1 (\d+)", answer)
-    assert statuses
-    assert not any(status == b"500" for status in statuses)
+    assert statuses(both(inference, [CORPUS[name]], eof)) == [EXPECTED[name]]
 
 
 @pytest.mark.parametrize("name", CORPUS)
 def test_corpus_between_fast_requests(inference: Inference, name: str) -> None:
-    both(inference, [USUAL, CORPUS[name], USUAL, OTHER])
-    both(inference, [USUAL + CORPUS[name] + USUAL + OTHER])
+    for parts in (
+        [USUAL, CORPUS[name], USUAL, OTHER],
+        [USUAL + CORPUS[name] + USUAL + OTHER],
+    ):
+        answer = both(inference, parts)
+        after = [] if b"\r\nconnection: close\r\n" in answer else [200, 200]
+        assert statuses(answer) == [200, EXPECTED[name], *after]
 
 
 @pytest.mark.parametrize(
@@ -220,9 +274,11 @@ def test_corpus_between_fast_requests(inference: Inference, name: str) -> None:
 )
 def test_split_at_every_byte(inference: Inference, name: str) -> None:
     stream = OTHER + CORPUS[name] + USUAL
+    expected = [200, EXPECTED[name], *([] if name in ("close", "bad header") else [200])]
     for cut in range(1, len(stream)):
-        both(inference, [stream[:cut], stream[cut:]])
-    both(inference, [stream[index : index + 1] for index in range(len(stream))])
+        assert statuses(both(inference, [stream[:cut], stream[cut:]])) == expected
+    bytewise = both(inference, [stream[index : index + 1] for index in range(len(stream))])
+    assert statuses(bytewise) == expected
 
 
 def test_every_prefix_then_end(inference: Inference) -> None:
@@ -455,7 +511,7 @@ def test_time_limits(inference: Inference, fast: bool) -> None:
             slow.protocol.data_received(b"x")
         wait(slow, 1)
         assert b"408 Request Timeout" in slow.transport.written
-        assert b'{"error":"the request head took too long"}' in slow.transport.written
+        assert b'{"error":"the request took too long"}' in slow.transport.written
         assert slow.transport.ended
         wait(slow, 2)
         assert slow.transport.closed
@@ -474,6 +530,8 @@ def test_time_limits(inference: Inference, fast: bool) -> None:
         for _ in range(76):
             wait(trickle, 1)
             trickle.protocol.data_received(b"x")
+        assert statuses(bytes(trickle.transport.written)) == [408]
+        wait(trickle, 2)
         assert trickle.transport.closed
 
     asyncio.run(run())

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -189,6 +190,30 @@ def test_a_thousand_pipelined_half_of_them_bad(server: Server) -> None:
         client.sendall((GOOD + bad) * 500)
         client.shutdown(socket.SHUT_WR)
         assert statuses(read_all(client)) == [200, 400] * 500
+
+
+@pytest.mark.usefixtures("as_before")
+@pytest.mark.parametrize("cut", [20, 50])
+def test_4000_pipelined_while_their_answers_are_read(server: Server, cut: int) -> None:
+    """Every write ends within a head."""
+    stream, size = GOOD * 4000, 100 * len(GOOD)
+    with connect(server) as client, ThreadPoolExecutor(1) as pool:
+        received = pool.submit(read_all, client)
+        for start in range(0, len(stream), size):
+            client.sendall(stream[start + (cut if start else 0) : start + size + cut])
+        client.shutdown(socket.SHUT_WR)
+        assert statuses(received.result(timeout=60)) == [200] * 4000
+
+
+@pytest.mark.usefixtures("as_before")
+def test_200_bodies_that_do_not_come(server: Server) -> None:
+    begun = b"POST /inference HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\n"
+    with ExitStack() as stack:
+        slow = crowd(server, 200, stack)
+        for client in slow:
+            client.sendall(begun + b"x" * 1000)
+        for client in slow:
+            assert statuses(read_all(client)) == [408]
 
 
 def test_descriptors_run_out_and_come_back() -> None:

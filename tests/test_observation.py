@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cartpole.observation import NAMES, BadObservation, parse
@@ -90,6 +90,25 @@ def test_shows_a_long_value_shortened() -> None:
     assert str(raised.value) == f"angle is not a finite decimal number: '{'x' * 40}…'"
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x00", r"\x00"),
+        ("%00", r"\x00"),
+        ("\x7f", r"\x7f"),
+        ("1\n", r"1\x0a"),
+        ("é", r"\xc3\xa9"),
+        ("%ff", r"\xff"),
+        ("a b~", "a b~"),
+        ("\x1b" * 41, r"\x1b" * 40 + "…"),
+    ],
+)
+def test_shows_what_is_not_printable_escaped(text: str, shown: str) -> None:
+    with pytest.raises(BadObservation) as raised:
+        parse(query(angle=text))
+    assert str(raised.value) == f"angle is not a finite decimal number: '{shown}'"
+
+
 def test_any_order_and_unknown_parameters() -> None:
     values = dict(zip(NAMES, ("1", "2.5", "-3e0", ".25"), strict=True))
     for names in permutations(NAMES):
@@ -137,11 +156,22 @@ def test_agrees_with_grammar_and_float32(text: str) -> None:
 
 
 @given(st.one_of(st.binary(), st.lists(st.sampled_from([*NAMES, *"=&%1.e-+ \x00é"])).map("".join)))
+@example(b"position=\x00")
+@example(b"position=\x7f")
+@example(b"position=1\n")
+@example("position=é")
+@example(b"position=\xff")
+@example(b"position=\x9b31m")  # a control sequence in ISO 8859-1
+@example("position=\u2028")
+@example(b"position=%00%0d%0a%1b%5b31m")
+@example(b"position=" + b"\x1b" * 50)
 def test_is_total(text: Any) -> None:
     raw = text if isinstance(text, bytes) else text.encode()
     try:
         values = parse(raw)
     except BadObservation as error:
         assert str(error).isprintable()
+        assert str(error).replace("…", "").isascii()
+        assert re.match(f"({'|'.join(NAMES)})", str(error))
     else:
         assert all(abs(value) <= 3.4028235677973362e38 for value in values)

@@ -1,4 +1,4 @@
-"""What cartpole/protocol.py and cartpole/fastpath.py lean on in uvicorn, and nothing else."""
+"""What cartpole's protocol.py, messages.py and fastpath.py lean on in uvicorn, and nothing else."""
 
 import inspect
 import re
@@ -9,8 +9,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 ADVICE = (
-    "uvicorn {version} changed {what}, which cartpole/protocol.py or cartpole/fastpath.py leans "
-    "on: read both beside uvicorn's httptools_impl.py, then move the pin in pyproject.toml"
+    "uvicorn {version} changed {what}, which cartpole's protocol.py, messages.py or fastpath.py "
+    "leans on: read them beside uvicorn's httptools_impl.py, then move the pin in pyproject.toml"
 )
 
 
@@ -37,6 +37,7 @@ def test_what_is_leaned_on_is_there() -> None:
         "on_message_complete": ["self"],
         "on_response_complete": ["self"],
         "_unset_keepalive_if_required": ["self"],
+        "_start_asgi_task": ["self", "cycle", "app"],
     }
     for name, parameters in methods.items():
         method = getattr(HttpToolsProtocol, name, None)
@@ -55,7 +56,16 @@ def test_what_is_leaned_on_is_there() -> None:
     ):
         assert re.search(rf"\bself\.{name}\b", source), changed(f"HttpToolsProtocol.{name}")
     assert "self.send_400_response(msg)" in source, changed("how a parser error is answered")
-    for name in ("response_complete", "keep_alive"):
+    for name in (
+        "response_complete",
+        "response_started",
+        "keep_alive",
+        "body",
+        "more_body",
+        "disconnected",
+        "message_event",
+        "waiting_for_100_continue",
+    ):
         assert f"self.{name} = " in inspect.getsource(RequestResponseCycle), changed(name)
     assert {"total_requests", "default_headers"} <= vars(ServerState()).keys(), changed("its state")
     for name in ("pause_reading", "resume_reading"):
