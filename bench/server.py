@@ -4,12 +4,14 @@ import http.client
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 READY_SECONDS = 60
 
@@ -21,15 +23,26 @@ class Server:
     Attributes:
         process: the server's process.
         port: the TCP port on 127.0.0.1 that it listens on.
+        tls: what its clients need, where it serves https.
     """
 
     process: subprocess.Popen[str]
     port: int
+    tls: ssl.SSLContext | None = None
+
+    def connect(self, timeout: float = 20, receive_bytes: int = 0) -> socket.socket:
+        client = socket.socket()
+        client.settimeout(timeout)
+        if receive_bytes:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        client.connect(("127.0.0.1", self.port))
+        return self.tls.wrap_socket(client) if self.tls else client
 
     def get(self, target: str) -> tuple[int, bytes]:
         """The status and body that GET gives on a connection of its own."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
+            connection.sock = self.connect(timeout=30)
             connection.request("GET", target)
             response = connection.getresponse()
             return response.status, response.read()
@@ -51,6 +64,7 @@ def serving(
     environ: Mapping[str, str] | None = None,
     prepare: Callable[[int], None] | None = None,
     port: int = 0,
+    tls: Path | None = None,
 ) -> Iterator[Server]:
     """The service with these flags on a free port, ready; ended when the block is left.
 
@@ -61,6 +75,7 @@ def serving(
         environ: variables beside those of this process.
         port: instead of a free one.
         prepare: what to do once the port is known, before the start.
+        tls: the folder of certificate.pem and key.pem, to serve https.
 
     Raises:
         RuntimeError: it ended before it was ready, or was not ready in a minute.
@@ -68,6 +83,9 @@ def serving(
     port = port or free_port()
     default = (sys.executable, "-m", "cartpole.serve", "--port", "{port}", *flags)
     arguments = [part.replace("{port}", str(port)) for part in command or default]
+    if tls:
+        arguments += ["--ssl-certfile", str(tls / "certificate.pem")]
+        arguments += ["--ssl-keyfile", str(tls / "key.pem")]
     if prepare:
         prepare(port)
     if cpu is not None:
@@ -79,7 +97,7 @@ def serving(
         text=True,
         start_new_session=True,
     )
-    server = Server(process, port)
+    server = Server(process, port, _trusting() if tls else None)
     try:
         _wait_until_ready(server)
         yield server
@@ -92,6 +110,13 @@ def serving(
         process.wait()
         if process.stderr:
             process.stderr.close()
+
+
+def _trusting() -> ssl.SSLContext:
+    """For a certificate that nobody has signed."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 def _wait_until_ready(server: Server) -> None:

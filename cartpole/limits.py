@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections import Counter, deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from cartpole.metrics import Metrics
 from cartpole.polling import BusyPoll
@@ -12,12 +12,24 @@ from cartpole.polling import BusyPoll
 if TYPE_CHECKING:
     from cartpole.protocol import LimitedProtocol
 
+# Connections past the limit that may still ask for the health; more are closed at once.
+HEALTH_RESERVE = 16
+RESERVE_SECONDS = 1  # that each of them may take to ask
+UNFINISHED_GRACE_SECONDS = 3  # after the stop, for requests and for answers that nobody reads
 IDLE_GRACE_SECONDS = 1  # what is on its way on an idle connection arrives before that is closed
 WAITING_SHARE = 4  # while some wait, turns are shorter by so much: who is new need not
 REFUSALS_LOG_SECONDS = 10  # at most one line about refusals in so many
 ERRORS_LOG_SECONDS = 10  # the same for errors of our own, with the traceback of one
 
 logger = logging.getLogger("cartpole")
+
+
+class Connection(Protocol):
+    """An HTTP connection, or a TLS connection whose handshake goes on."""
+
+    def check_time(self) -> None: ...
+
+    def abort(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -51,7 +63,7 @@ class Worker:
     busy_poll: BusyPoll | None = None
     second: int = 0
     stopping: bool = False
-    connections: set["LimitedProtocol"] = field(default_factory=set)
+    connections: set[Connection] = field(default_factory=set)
     taken: int = 0
     turn_bytes: int = 16 * 1024
     _waiting: deque["LimitedProtocol"] = field(default_factory=deque)
@@ -66,6 +78,24 @@ class Worker:
         if self.busy_poll:
             self.busy_poll.start(loop)
         loop.call_later(1, self._sweep, loop)
+
+    def admit(self, connection: Connection) -> int:
+        """How many more there are with this new one than the limit says; it is counted anyway."""
+        new = connection not in self.connections  # with TLS it has been since the handshake
+        self.connections.add(connection)
+        self.metrics.connections(len(self.connections), accepted=int(new))
+        return len(self.connections) - self.limits.connections
+
+    def replace(self, handshake: Connection, connection: Connection) -> None:
+        """The handshake is done."""
+        self.connections.discard(handshake)
+        self.connections.add(connection)
+
+    def leave(self, connection: Connection) -> None:
+        self.connections.discard(connection)
+        self.metrics.connections(len(self.connections))
+        if self.busy_poll and not self.connections:
+            self.busy_poll.stop()
 
     def begin_turn(self) -> None:
         """To be called when the first bytes of a turn are read."""
@@ -109,6 +139,10 @@ class Worker:
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         loop.call_later(1, self._sweep, loop)  # before anything that could raise
+        self.tick()
+
+    def tick(self) -> None:
+        """A second has passed."""
         self.flush()  # nobody's time runs out on what has been read already
         self.second += 1
         for connection in tuple(self.connections):
@@ -122,14 +156,14 @@ class Worker:
             self._refused.clear()
             self._logged = self.second
 
-    def failed(self, *connections: "LimitedProtocol") -> None:
+    def failed(self, *connections: Connection) -> None:
         """An error of our own, just caught, ends these connections; the others go on."""
         self._failures += len(connections)
         if self.second - self._failure_logged >= ERRORS_LOG_SECONDS:
             logger.exception("%d connections ended by an error, of which one is:", self._failures)
             self._failures, self._failure_logged = 0, self.second
         for connection in connections:
-            connection.transport.abort()
+            connection.abort()
 
     def refused(self, status: int) -> None:
         self._refused[status] += 1
@@ -142,3 +176,6 @@ class Worker:
 
     def close_idle(self) -> bool:
         return self.stopping and self.second - self._stopped > IDLE_GRACE_SECONDS
+
+    def close_unfinished(self) -> bool:
+        return self.stopping and self.second - self._stopped > UNFINISHED_GRACE_SECONDS

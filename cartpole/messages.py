@@ -13,19 +13,24 @@ class WholeRequests(HttpToolsProtocol):
     """A connection whose application starts when the body is complete, and can't turn bad."""
 
     _unstarted: Any = None  # what is to answer the current request, self.cycle
+    _running: RequestResponseCycle | None = None  # the request that the application answers
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         if cycle.more_body:
             self._unstarted = app
         else:
-            super()._start_asgi_task(cycle, app)
+            self._enter(cycle, app)
+
+    def _enter(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def start_waiting(self) -> None:
         """RFC 9110, 10.1.1: who waits with the body gets 100 Continue, or the answer without it."""
         app, cycle = self._unstarted, self.cycle
         if app and cycle.waiting_for_100_continue and not cycle.body:
             self._unstarted = None
-            super()._start_asgi_task(cycle, _Waiting(app, cycle))  # type: ignore[arg-type]
+            self._enter(cycle, _Waiting(app, cycle))
 
     def on_body(self, body: bytes) -> None:
         if self._unstarted:
@@ -38,7 +43,7 @@ class WholeRequests(HttpToolsProtocol):
         self.cycle.waiting_for_100_continue = False
         app, self._unstarted = self._unstarted, None
         if app:
-            super()._start_asgi_task(self.cycle, app)
+            self._enter(self.cycle, app)
 
     def answering(self) -> bool:
         """Whether the application owes an answer, or the rest of one, to a request it has."""

@@ -11,7 +11,7 @@ from typing import Any
 import uvicorn
 from uvicorn.server import ServerState
 
-from cartpole.limits import Worker
+from cartpole.limits import HEALTH_RESERVE, RESERVE_SECONDS, Worker
 from cartpole.messages import WholeRequests
 from cartpole.refusals import Overloaded, refusal
 from cartpole.strict import fault, origin_form
@@ -19,6 +19,7 @@ from cartpole.strict import fault, origin_form
 NEW_SECONDS = 1
 # A refused client may read why before what it still sends is answered by a reset.
 LINGER_SECONDS = 1
+CLOSE_SECONDS = 2  # to read the last answers in: closing waits until they are sent
 
 
 class LimitedProtocol(WholeRequests):
@@ -42,25 +43,29 @@ class LimitedProtocol(WholeRequests):
         self._head_bytes = self._head_read = self._body_bytes = 0
         self._began_in_read = self._body_in_read = False
         self._heard = False
+        self._closing_since: int | None = None
         self._made = self.last_data = self._message_began = self._paused = worker.second
 
     # Connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        connections = self.worker.connections
-        connections.add(self)
-        self.worker.metrics.connections(len(connections), accepted=1)
-        self.overloaded = len(connections) > self.worker.limits.connections
+        excess = self.worker.admit(self)
+        self.overloaded = excess > 0
         if self.overloaded:
             self.worker.refused(HTTPStatus.SERVICE_UNAVAILABLE)
             self.app = Overloaded(self.app)
+        if excess > HEALTH_RESERVE:
+            default = self.server_state.default_headers
+            transport.write(refusal(HTTPStatus.SERVICE_UNAVAILABLE, default))
+            transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.worker.connections.discard(self)
-        self.worker.metrics.connections(len(self.worker.connections))
-        if self.worker.busy_poll and not self.worker.connections:
-            self.worker.busy_poll.stop()
+        self.worker.leave(self)
+        if self._running and not self._running.response_complete:
+            self._running.disconnected = True  # uvicorn says so to the last that was asked only
+            self._running.message_event.set()
+        self.pipeline.clear()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -149,29 +154,46 @@ class LimitedProtocol(WholeRequests):
 
     def check_time(self) -> None:
         """Called once a second: ends what took too long."""
-        patience = self.worker.limits.keep_alive_seconds
+        worker, patience = self.worker, self.worker.limits.keep_alive_seconds
+        if self.transport.is_closing():
+            return self._check_closing()
         if self._held:
             return  # it is the service that takes long
         if self.refusal and not self.answering():
             patience = LINGER_SECONDS
         elif not self.flow.write_paused:
             return self._check_asking()
-        if self.worker.second - self.last_data > patience:  # it does not read its answers
+        if worker.close_unfinished() or worker.second - self.last_data > patience:
+            self.transport.abort()  # it does not read its answers
+
+    def abort(self) -> None:
+        self.transport.abort()
+
+    def _check_closing(self) -> None:
+        if self._closing_since is None:
+            self._closing_since = self.worker.second
+        elif self.worker.second - self._closing_since >= CLOSE_SECONDS:
             self.transport.abort()
 
     def _check_asking(self) -> None:
-        limits, now = self.worker.limits, self.worker.second
-        slow = now - self._message_began > limits.head_seconds
+        worker, now = self.worker, self.worker.second
+        slow = now - self._message_began > worker.limits.head_seconds
         if self.in_head and slow and not self.flow.read_paused:
-            self.refuse(HTTPStatus.REQUEST_TIMEOUT)
-        if self.answering():
+            return self.refuse(HTTPStatus.REQUEST_TIMEOUT)
+        if self.in_message and not self.flow.read_paused:
+            since, over = self._message_began, worker.close_unfinished()
+        elif self.answering():
             return
-        began = self._message_began if self.in_message else self.last_data
-        idle_now = self.worker.close_idle() and not self.in_message
-        if idle_now or now - began > limits.keep_alive_seconds:
-            if self.in_message:
-                return self.refuse(HTTPStatus.REQUEST_TIMEOUT)
-            self.transport.close()
+        else:
+            since, over = self.last_data, worker.close_idle()
+        patience = worker.limits.keep_alive_seconds
+        if self.overloaded:
+            since, patience = self._made, RESERVE_SECONDS
+        if not over and now - since <= patience:
+            return
+        if self.in_message and not (over or self.overloaded or self.answering()):
+            return self.refuse(HTTPStatus.REQUEST_TIMEOUT)
+        self.transport.close()
 
     # What uvicorn's parser has read
 
@@ -205,7 +227,7 @@ class LimitedProtocol(WholeRequests):
                 return self.refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         self.url = origin_form(self.url)
         super().on_headers_complete()
-        if self.parser.should_upgrade() or self.worker.stopping:
+        if self.parser.should_upgrade() or self.worker.stopping or self.overloaded:
             # llhttp reads no further request after one that asks for another protocol.
             self.cycle.keep_alive = False
 

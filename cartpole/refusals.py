@@ -7,7 +7,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from cartpole.reply import CLOSE, Headers, headers, render_error
 
-RETRY_AFTER_SECONDS = 1
+RETRY_AFTER = (b"retry-after", b"1")  # seconds
 
 REFUSALS: dict[int, str] = {
     HTTPStatus.BAD_REQUEST: "the request is not valid HTTP",
@@ -16,6 +16,7 @@ REFUSALS: dict[int, str] = {
     HTTPStatus.EXPECTATION_FAILED: "this expectation can't be met",
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "the request head is too large",
     HTTPStatus.NOT_IMPLEMENTED: "this method or transfer coding is not implemented",
+    HTTPStatus.SERVICE_UNAVAILABLE: "too many connections",
     HTTPStatus.HTTP_VERSION_NOT_SUPPORTED: "this is not HTTP/1.0 or HTTP/1.1",
 }
 
@@ -29,14 +30,16 @@ def refusal(status: int, default: Headers, is_head: bool = False) -> bytes:
         is_head: whether it answers HEAD, and has no body: RFC 9110, 9.3.2.
     """
     body = render_error(REFUSALS[status])
-    head = b"".join(b"%b: %b\r\n" % line for line in [*default, *headers(len(body)), CLOSE])
+    retry = [RETRY_AFTER] if status == HTTPStatus.SERVICE_UNAVAILABLE else []
+    lines = [*default, *headers(len(body)), *retry, CLOSE]
+    head = b"".join(b"%b: %b\r\n" % line for line in lines)
     return b"%b%b\r\n%b" % (STATUS_LINE[status], head, b"" if is_head else body)
 
 
 class Overloaded:
-    """What a connection past the limit gets: health answers, and 503 for all else."""
+    """What a connection past the limit gets: the health's answer, or 503, and no other."""
 
-    _body = render_error("too many connections")
+    _body = render_error(REFUSALS[HTTPStatus.SERVICE_UNAVAILABLE])
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -44,7 +47,6 @@ class Overloaded:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"].startswith("/health/"):
             return await self._app(scope, receive, send)
-        retry = (b"retry-after", b"%d" % RETRY_AFTER_SECONDS)
-        lines = [*headers(len(self._body)), retry, CLOSE]
+        lines = [*headers(len(self._body)), RETRY_AFTER, CLOSE]
         await send({"type": "http.response.start", "status": 503, "headers": lines})
         await send({"type": "http.response.body", "body": self._body})

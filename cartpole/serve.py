@@ -17,7 +17,7 @@ from cartpole.settings import BadSettings, Settings, read
 
 EXIT_USAGE, EXIT_START = 2, 3
 RECEIVE_BYTES = 32 * 1024  # that the kernel keeps of a connection which has to wait its turn
-SPARE_DESCRIPTORS = 48  # beside those of connections
+SPARE_DESCRIPTORS = 80  # beside those of connections: listeners, the reserve for health, files
 
 logger = logging.getLogger("cartpole")
 

@@ -5,6 +5,7 @@ import gc
 import logging
 import signal
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from functools import partial
@@ -23,6 +24,7 @@ from cartpole.polling import BusyPoll
 from cartpole.protocol import LimitedProtocol
 from cartpole.runner import Runner, make_runner, set_threads
 from cartpole.settings import Settings
+from cartpole.tls import TLSTransport
 
 LISTENERS = 16  # connections that a turn of the event loop takes in
 MOST_ACCEPTED = 4096  # connections taken in before the listeners are closed
@@ -59,6 +61,11 @@ def build(settings: Settings, metrics: Metrics) -> "Server":
         config.load()
     except OSError as error:  # ssl.SSLError is one
         raise OSError(f"--ssl-certfile or --ssl-keyfile is no good: {error}") from error
+    if config.ssl:
+        config.ssl.options |= ssl.OP_NO_RENEGOTIATION
+        secured = partial(TLSTransport, worker, config.ssl, protocol)
+        config.http_protocol_class = cast(type[asyncio.Protocol], secured)
+        config.ssl = None  # asyncio serves TCP
     # What the start has made stays: later collections need not look at it, and copies of this
     # process share it. Collection goes on; stopping it gains nothing (bench/scale.py: garbage).
     gc.collect()
@@ -72,7 +79,7 @@ def _runner(settings: Settings) -> Runner:
 
 def _protocol(
     settings: Settings, inference: Inference
-) -> tuple[Worker, Callable[..., asyncio.Protocol]]:
+) -> tuple[Worker, Callable[..., LimitedProtocol]]:
     """What the connections share, and what makes one."""
     limits = Limits(
         head_bytes=settings.limit_head,

@@ -1,5 +1,6 @@
 """What is fuzzed: each target takes any bytes and raises where something is wrong."""
 
+import asyncio
 import tempfile
 from collections.abc import Callable
 from functools import cache
@@ -11,6 +12,7 @@ from cartpole.observation import NAMES, BadObservation, parse
 from cartpole.policy import BadPolicy, load
 from cartpole.runner import Runner
 from cartpole.settings import BUNDLED_MODEL
+from tests.conditions import Conditions, compare
 from tests.test_fastpath import both
 from tools.agent import BadAgent, read_agent
 
@@ -33,13 +35,27 @@ def inference() -> Inference:
 
 
 def connection(data: bytes) -> None:
-    """Any bytes, split anywhere, to the fast path and to ASGI: both must answer the same."""
+    """Any bytes, split anywhere, to the fast path and to ASGI: both must answer the same.
+
+    The first byte: into how many parts (its low bits), whether the client half-closes (128), and
+    whether all is tried once more under TLS (8), in turns so short that requests wait (16), with
+    seconds that pass between the parts (32), past the limit on connections (64).
+    """
     if not data:
         return
-    cuts, stream = data[0] % 8, data[1:]
-    size = max(1, len(stream) // (cuts + 1))
+    options, stream = data[0], data[1:]
+    size = max(1, len(stream) // (options % 8 + 1))
     parts = [stream[start : start + size] for start in range(0, len(stream), size)]
-    both(inference(), parts, eof=bool(data[0] & 128))
+    eof = bool(options & 128)
+    both(inference(), parts, eof=eof)
+    if options & 0b1111000:
+        conditions = Conditions(
+            tls=bool(options & 8),
+            turn_bytes=64 if options & 16 else None,
+            seconds=3 if options & 32 else 0,
+            past_limit=bool(options & 64),
+        )
+        asyncio.run(compare(inference(), conditions, parts, eof))
 
 
 def model(data: bytes) -> None:

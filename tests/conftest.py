@@ -8,6 +8,7 @@ import pytest
 from cartpole.policy import Policy, load
 from cartpole.runner import Runner, set_threads
 from cartpole.settings import BUNDLED_MODEL
+from tests.certificate import make_certificate
 
 ROOT = Path(__file__).resolve().parent.parent
 # cart-pole-rs's own model file; it lies beside the checkout on some machines, and is not ours.
@@ -29,6 +30,14 @@ def policy() -> Policy:
 @pytest.fixture(scope="session")
 def runner(policy: Policy) -> Runner:
     return Runner(policy)
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of certificate.pem and key.pem, signed by itself."""
+    folder = tmp_path_factory.mktemp("tls")
+    make_certificate(folder)
+    return folder
 
 
 async def call(app: Any, method: str, path: str, query: bytes = b"") -> tuple[int, Any, bytes]:

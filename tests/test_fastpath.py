@@ -5,6 +5,7 @@ import random
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from copy import copy
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -89,8 +90,16 @@ class Connection:
             self.worker = Worker(limits, inference.metrics)
             make = partial(LimitedProtocol, self.worker)
         self.worker.start(loop)
-        self.protocol = make(config, self.state, {}, loop)
+        self._make = partial(make, config, self.state, {}, loop)
+        self.protocol = self._make()
         self.protocol.connection_made(self.transport)
+
+    def another(self) -> "Connection":
+        """A connection of the same worker."""
+        other = copy(self)
+        other.transport, other.protocol = Transport(), self._make()
+        other.protocol.connection_made(other.transport)
+        return other
 
     async def rest(self) -> None:
         """Until the application owes nothing."""
@@ -550,31 +559,6 @@ def test_a_client_that_does_not_read(inference: Inference, fast: bool) -> None:
         connection.worker.second += 76
         connection.protocol.check_time()
         assert connection.transport.aborted
-
-    asyncio.run(run())
-
-
-@pytest.mark.parametrize("fast", [True, False])
-def test_connections_past_the_limit(inference: Inference, fast: bool) -> None:
-    async def run() -> None:
-        first = Connection(inference, fast, Limits(connections=1))
-        config = first.protocol.config
-        transport = Transport()
-        second = type(first.protocol)(
-            first.worker, config, first.state, {}, asyncio.get_running_loop()  
-        )  # fmt: skip
-        second.connection_made(transport)
-        second.data_received(CORPUS["health"])
-        await asyncio.sleep(0.01)
-        assert b"200 OK" in transport.written
-        second.data_received(USUAL)
-        await asyncio.sleep(0.01)
-        assert b"503 Service Unavailable" in transport.written
-        assert b"retry-after: 1\r\nconnection: close" in transport.written
-        assert b'{"error":"too many connections"}' in transport.written
-        assert transport.closed
-        second.connection_lost(None)
-        assert b"200 OK" in await first.send(USUAL)
 
     asyncio.run(run())
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.targets import TARGETS
+from fuzz.targets import TARGETS, connection
 from tests.conftest import ROOT
+from tests.test_fastpath import CORPUS, USUAL
 
 INPUTS = sorted((ROOT / "fuzz/corpus").glob("*/*"))
 
@@ -17,3 +18,10 @@ def test_input(path: Path) -> None:
 
 def test_every_target_has_inputs() -> None:
     assert {path.parent.name for path in INPUTS} == set(TARGETS)
+
+
+@pytest.mark.parametrize("name", CORPUS)
+@pytest.mark.parametrize("options", [8 + 16 + 32, 16 + 32, 8 + 64])
+def test_the_corpus_under_harder_conditions(name: str, options: int) -> None:
+    for halves, eof in ((1, 128), (7, 0)):
+        connection(bytes([options + eof + halves]) + USUAL + CORPUS[name] + USUAL)

@@ -6,6 +6,7 @@ import re
 import resource
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -20,8 +21,9 @@ from pathlib import Path
 import pytest
 
 from bench.server import Server, serving
+from cartpole.limits import HEALTH_RESERVE
 from tests.conftest import GOLDEN
-from tests.test_faults import connect, read_all
+from tests.test_faults import connect, half_close, read_all
 from tests.test_http import GOOD, statuses
 from tests.test_metrics import scrape
 from tests.test_serve import read_answer
@@ -90,11 +92,13 @@ def as_before(server: Server, counts: Path) -> Iterator[None]:
     assert resident(server) < memory + MEMORY_KIB
 
 
-@pytest.fixture(scope="module", params=["fast", "asgi"])
-def server(request: pytest.FixtureRequest, counts: Path) -> Iterator[Server]:
-    flags = ("--http", request.param, "--head-timeout", "2", "--keep-alive", "3")
+@pytest.fixture(scope="module", params=["fast", "asgi", "fast-tls", "asgi-tls"])
+def server(request: pytest.FixtureRequest, counts: Path, certificate: Path) -> Iterator[Server]:
+    http, _, tls = request.param.partition("-")
+    flags = ("--http", http, "--head-timeout", "2", "--keep-alive", "3")
     command = [sys.executable, "-c", COUNTING, "--port", "{port}", "--log-level", "error", *flags]
-    with serving(command=command, environ={"COUNTS": str(counts)}) as running:
+    folder = certificate if tls else None
+    with serving(command=command, environ={"COUNTS": str(counts)}, tls=folder) as running:
         for _ in range(2):  # what a first crowd makes the allocator keep is no leak
             with ExitStack() as stack:
                 for client in crowd(running, 1000, stack):
@@ -104,6 +108,7 @@ def server(request: pytest.FixtureRequest, counts: Path) -> Iterator[Server]:
 
 
 def crowd(server: Server, number: int, stack: ExitStack) -> list[socket.socket]:
+    number = number // 10 if server.tls else number  # a handshake takes both sides a while
     return [stack.enter_context(connect(server)) for _ in range(number)]
 
 
@@ -188,7 +193,7 @@ def test_a_thousand_pipelined_half_of_them_bad(server: Server) -> None:
     bad = b"GET /inference?position=x HTTP/1.1\r\nHost: a\r\n\r\n"
     with connect(server) as client:
         client.sendall((GOOD + bad) * 500)
-        client.shutdown(socket.SHUT_WR)
+        half_close(client)
         assert statuses(read_all(client)) == [200, 400] * 500
 
 
@@ -214,6 +219,77 @@ def test_200_bodies_that_do_not_come(server: Server) -> None:
             client.sendall(begun + b"x" * 1000)
         for client in slow:
             assert statuses(read_all(client)) == [408]
+
+
+@pytest.mark.usefixtures("as_before")
+def test_who_leaves_the_last_answers_unread(server: Server) -> None:
+    """Less than makes the transport call for a pause, and more than the kernel takes."""
+    before = scrape(server)["cartpole_connections_open", ()]
+    with ExitStack() as stack:
+        for end in (b"", b"nonsense\r\n\r\n", GOOD[:-2] + b"Connection: close\r\n\r\n"):
+            client = stack.enter_context(connect(server, receive_bytes=2048))
+            client.sendall(GOOD * 30 + end)
+        half_close(stack.enter_context(connect(server, receive_bytes=2048)))
+        wait_until(lambda: scrape(server)["cartpole_connections_open", ()] == before)
+
+
+@pytest.mark.parametrize("kind", ["fast", "asgi", "fast-tls", "asgi-tls"])
+def test_silent_connections_past_the_limit(kind: str, certificate: Path) -> None:
+    http, _, tls = kind.partition("-")
+    flags = ("--http", http, "--limit-connections", "5")
+    with serving(*flags, tls=certificate if tls else None) as server:
+        with ExitStack() as stack:
+            for _ in range(300):  # in TLS, without a handshake
+                stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            wait_until(lambda: descriptors_of_connections(server) <= 5 + HEALTH_RESERVE)
+            wait_until(lambda: descriptors_of_connections(server) <= 5)
+
+            def health() -> bool:
+                with suppress(OSError):
+                    return server.get("/health/live")[0] == 200
+                return False
+
+            wait_until(health)
+        wait_until(lambda: server.get("/metrics")[0] == 200)
+        samples = scrape(server)
+    counted = samples["cartpole_refusals_total", (("reason", "too many connections"),)]
+    assert counted >= 300 - 5 - HEALTH_RESERVE
+
+
+def descriptors_of_connections(server: Server) -> int:
+    """Those that the kernel has as established, on the server's side."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(row[1].endswith(f":{server.port:04X}") and row[3] == "01" and row[9] != "0"
+               for row in rows)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["fast", "asgi", "fast-tls", "asgi-tls"])
+def test_the_end_waits_for_no_unkind_client(kind: str, certificate: Path) -> None:
+    http, _, tls = kind.partition("-")
+    folder = certificate if tls else None
+    with serving("--http", http, tls=folder) as server, ExitStack() as stack:
+        body = b"POST /inference HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx"
+        clients = [stack.enter_context(connect(server, receive_bytes=2048)) for _ in range(6)]
+        for client, sent in zip(clients, (b"", GOOD, GOOD[:20], body, GOOD * 30), strict=False):
+            client.sendall(sent)
+        clients[5].setblocking(False)  # it reads nothing, and asks until it can't
+        blocked = time.monotonic()
+        while time.monotonic() - blocked < 1:
+            try:
+                clients[5].send(GOOD * 100)
+                blocked = time.monotonic()
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                time.sleep(0.05)
+        for sent in (b"", b"\x16\x03\x01\x02"):  # in TLS, a handshake that does not end
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port))).sendall(sent)
+        started = time.monotonic()
+        server.process.terminate()
+        assert server.process.wait(timeout=60) == 0
+        seconds = time.monotonic() - started
+        assert server.process.stderr
+        log = server.process.stderr.read()
+    assert seconds < 20  # of --shutdown-timeout's 30
+    assert " ERROR " not in log and "Traceback" not in log
 
 
 def test_descriptors_run_out_and_come_back() -> None:

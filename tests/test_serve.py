@@ -206,32 +206,9 @@ def test_bad_certificate(tmp_path: Path) -> None:
     assert "--ssl-certfile" in line
 
 
-def test_tls(tmp_path: Path) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subprocess.run(
-        [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-days",
-            "1",
-            "-subj",
-            "/CN=localhost",
-            "-addext",
-            "subjectAltName=DNS:localhost",
-            "-keyout",
-            str(key),
-            "-out",
-            str(certificate),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    with serving("--ssl-certfile", str(certificate), "--ssl-keyfile", str(key)) as running:
-        context = ssl.create_default_context(cafile=str(certificate))
+def test_tls(certificate: Path) -> None:
+    with serving(tls=certificate) as running:
+        context = ssl.create_default_context(cafile=str(certificate / "certificate.pem"))
         client = http.client.HTTPSConnection("localhost", running.port, context=context, timeout=9)
         client.request("GET", f"/inference?{GOLDEN}")
         response = client.getresponse()

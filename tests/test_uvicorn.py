@@ -36,8 +36,8 @@ def test_what_is_leaned_on_is_there() -> None:
         "on_body": ["self", "body"],
         "on_message_complete": ["self"],
         "on_response_complete": ["self"],
-        "_unset_keepalive_if_required": ["self"],
         "_start_asgi_task": ["self", "cycle", "app"],
+        "_unset_keepalive_if_required": ["self"],
     }
     for name, parameters in methods.items():
         method = getattr(HttpToolsProtocol, name, None)
