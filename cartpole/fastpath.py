@@ -225,6 +225,10 @@ class FastProtocol(LimitedProtocol):
         self._fast = self._allowed = False
         super().shutdown()
 
+    def hang_up(self) -> None:
+        self._fast = self._allowed = False
+        super().hang_up()
+
     def on_message_begin(self) -> None:
         self._fast = False
         super().on_message_begin()
@@ -239,7 +243,7 @@ class FastProtocol(LimitedProtocol):
 
     def _resume(self) -> None:
         """Answer here again, once uvicorn's machinery has done all that it was given."""
-        busy = self.in_message or self.answering() or self.refusal or self.half_closed
+        busy = self.in_message or self.answering() or self.refusal or self.half_closed or self.ended
         self._fast = self._allowed and not busy
 
 

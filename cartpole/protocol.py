@@ -5,7 +5,9 @@ Leans on uvicorn's HttpToolsProtocol; tests/test_uvicorn.py says on what.
 
 import asyncio
 import sys
+from fcntl import ioctl
 from http import HTTPStatus
+from termios import FIONREAD
 from typing import Any
 
 import uvicorn
@@ -13,12 +15,11 @@ from uvicorn.server import ServerState
 
 from cartpole.limits import HEALTH_RESERVE, RESERVE_SECONDS, Worker
 from cartpole.messages import WholeRequests
-from cartpole.refusals import Overloaded, refusal
+from cartpole.refusals import refusal
 from cartpole.strict import fault, origin_form
 
 NEW_SECONDS = 1
-# A refused client may read why before what it still sends is answered by a reset.
-LINGER_SECONDS = 1
+LINGER_SECONDS = 1  # after the last answer, while the client goes on sending
 CLOSE_SECONDS = 2  # to read the last answers in: closing waits until they are sent
 
 
@@ -39,6 +40,7 @@ class LimitedProtocol(WholeRequests):
         self.in_message = False
         self.refusal = 0  # the status that ends this connection once what came before is answered
         self.half_closed = self.overloaded = False
+        self.ended = False  # the last answer is written; what still comes is discarded
         self._held = b""  # what was read and has to wait for a later turn of the event loop
         self._head_bytes = self._head_read = self._body_bytes = 0
         self._began_in_read = self._body_in_read = False
@@ -51,13 +53,10 @@ class LimitedProtocol(WholeRequests):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         excess = self.worker.admit(self)
+        self._cycle_transport = _CycleTransport(self)
         self.overloaded = excess > 0
-        if self.overloaded:
-            self.worker.refused(HTTPStatus.SERVICE_UNAVAILABLE)
-            self.app = Overloaded(self.app)
         if excess > HEALTH_RESERVE:
-            default = self.server_state.default_headers
-            transport.write(refusal(HTTPStatus.SERVICE_UNAVAILABLE, default))
+            self.refuse(HTTPStatus.SERVICE_UNAVAILABLE)
             transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -70,6 +69,8 @@ class LimitedProtocol(WholeRequests):
 
     def data_received(self, data: bytes) -> None:
         worker = self.worker
+        if self.ended:
+            return
         if self._held or (worker.taken > worker.turn_bytes and not self._is_new()):
             return self.hold(data)
         if not worker.taken:
@@ -94,7 +95,7 @@ class LimitedProtocol(WholeRequests):
     def go_on(self) -> None:
         """Read what was held."""
         data, self._held = self._held, b""
-        if self.transport.is_closing():
+        if self.ended or self.transport.is_closing():
             return
         self.read(data)
         self.worker.taken += len(data) - len(self._held)
@@ -144,6 +145,9 @@ class LimitedProtocol(WholeRequests):
         self.last_data = self.worker.second
         self._resume_reading()
 
+    def answering(self) -> bool:
+        return not self.ended and super().answering()
+
     def shutdown(self) -> None:
         """The service stops: what is being answered is the last on this connection.
 
@@ -157,10 +161,10 @@ class LimitedProtocol(WholeRequests):
         worker, patience = self.worker, self.worker.limits.keep_alive_seconds
         if self.transport.is_closing():
             return self._check_closing()
-        if self._held:
-            return  # it is the service that takes long
-        if self.refusal and not self.answering():
+        if self.ended:
             patience = LINGER_SECONDS
+        elif self._held:
+            return  # it is the service that takes long
         elif not self.flow.write_paused:
             return self._check_asking()
         if worker.close_unfinished() or worker.second - self.last_data > patience:
@@ -191,9 +195,11 @@ class LimitedProtocol(WholeRequests):
             since, patience = self._made, RESERVE_SECONDS
         if not over and now - since <= patience:
             return
-        if self.in_message and not (over or self.overloaded or self.answering()):
+        if self.overloaded and not self.answering():
+            return self.refuse(HTTPStatus.SERVICE_UNAVAILABLE)
+        if self.in_message and not (over or self.answering()):
             return self.refuse(HTTPStatus.REQUEST_TIMEOUT)
-        self.transport.close()
+        self.hang_up()
 
     # What uvicorn's parser has read
 
@@ -226,7 +232,10 @@ class LimitedProtocol(WholeRequests):
             if name == b"content-length" and int(value) > self.worker.limits.body_bytes:
                 return self.refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         self.url = origin_form(self.url)
+        if self.overloaded and not self.url.startswith(b"/health/"):
+            return self.refuse(HTTPStatus.SERVICE_UNAVAILABLE)
         super().on_headers_complete()
+        self.cycle.transport = self._cycle_transport  # type: ignore[assignment]
         if self.parser.should_upgrade() or self.worker.stopping or self.overloaded:
             # llhttp reads no further request after one that asks for another protocol.
             self.cycle.keep_alive = False
@@ -245,6 +254,8 @@ class LimitedProtocol(WholeRequests):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._unset_keepalive_if_required()  # check_time does it
+        if self.ended:
+            return
         if self._held or self.pipeline:
             self.flow.pause_reading()  # uvicorn would read on, however much there is to answer
         elif self.in_message:
@@ -288,7 +299,7 @@ class LimitedProtocol(WholeRequests):
 
     def refuse(self, status: HTTPStatus) -> None:
         """Answer with an error and close, once what was asked before has been answered."""
-        if self.refusal or self.transport.is_closing():
+        if self.refusal or self.ended or self.transport.is_closing():
             return
         self.refusal = status
         self.worker.refused(status)
@@ -300,8 +311,47 @@ class LimitedProtocol(WholeRequests):
         self.discard()
         is_head = self.in_message and self.scope.get("method") == "HEAD"
         self.transport.write(refusal(self.refusal, self.server_state.default_headers, is_head))
+        self._finish(linger=True)
+
+    # The end
+
+    def hang_up(self) -> None:
+        """Close, but not before the client could read the last answer: RFC 9112, section 9.6.
+
+        Closing a socket that has unread bytes, or gets more, resets the connection, and with it
+        what the client has not read yet.
+        """
+        if not self.ended and not self.transport.is_closing():
+            asked_more = self.pipeline or self.in_message or self.flow.read_paused
+            unread = self.transport.get_write_buffer_size() or _bytes_to_read(self.transport)
+            self._finish(linger=bool(asked_more or unread))
+
+    def _finish(self, linger: bool) -> None:
+        self.ended = True
         self.last_data = self.worker.second
-        if self.half_closed or not self.transport.can_write_eof():
-            self.transport.close()
-        else:
+        self.pipeline.clear()
+        self._held = b""
+        if linger and not self.half_closed and self.transport.can_write_eof():
             self.transport.write_eof()
+            self.flow.resume_reading()
+        else:
+            self.transport.close()
+
+
+class _CycleTransport:
+    """What uvicorn's request and response write to and close."""
+
+    def __init__(self, protocol: LimitedProtocol) -> None:
+        self._protocol = protocol
+        self.write, self.close = protocol.transport.write, protocol.hang_up
+
+    def is_closing(self) -> bool:
+        return self._protocol.ended or self._protocol.transport.is_closing()
+
+
+def _bytes_to_read(transport: asyncio.Transport) -> int:
+    """What the kernel has received on this connection and nobody has read."""
+    connection = transport.get_extra_info("socket")
+    if connection is None:
+        return 0
+    return int.from_bytes(ioctl(connection.fileno(), FIONREAD, bytes(4)), sys.byteorder)

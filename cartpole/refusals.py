@@ -2,7 +2,6 @@
 
 from http import HTTPStatus
 
-from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from cartpole.reply import CLOSE, Headers, headers, render_error
@@ -34,19 +33,3 @@ def refusal(status: int, default: Headers, is_head: bool = False) -> bytes:
     lines = [*default, *headers(len(body)), *retry, CLOSE]
     head = b"".join(b"%b: %b\r\n" % line for line in lines)
     return b"%b%b\r\n%b" % (STATUS_LINE[status], head, b"" if is_head else body)
-
-
-class Overloaded:
-    """What a connection past the limit gets: the health's answer, or 503, and no other."""
-
-    _body = render_error(REFUSALS[HTTPStatus.SERVICE_UNAVAILABLE])
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"].startswith("/health/"):
-            return await self._app(scope, receive, send)
-        lines = [*headers(len(self._body)), RETRY_AFTER, CLOSE]
-        await send({"type": "http.response.start", "status": 503, "headers": lines})
-        await send({"type": "http.response.body", "body": self._body})

@@ -130,6 +130,9 @@ class TLSTransport(asyncio.Protocol, asyncio.Transport):
     def is_closing(self) -> bool:
         return self._below.is_closing()
 
+    def get_write_buffer_size(self) -> int:
+        return self._below.get_write_buffer_size()
+
     def pause_reading(self) -> None:
         self._below.pause_reading()
 

@@ -59,6 +59,9 @@ class Transport(asyncio.Transport):
     def write_eof(self) -> None:
         self.ended = True
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def pause_reading(self) -> None:
         self.reading_paused = True
 

@@ -13,6 +13,7 @@ from cartpole.runner import Runner
 from tests.conftest import GOLDEN
 from tests.test_fastpath import CORPUS, USUAL, Connection, answers, request
 
+EXPECT = b"\r\nExpect: 100-continue\r\n\r\n"
 BODY = request(GOLDEN, "Content-Length: 900", start="POST /inference?{} HTTP/1.1")
 
 
@@ -40,7 +41,7 @@ def test_connections_past_the_limit(inference: Inference, fast: bool) -> None:
             assert [found for found, _ in answers(written)] == [status]
             assert b"connection: close" in written
             assert (b"retry-after: 1" in written) == (status == b"503")
-            assert over.transport.closed
+            assert over.transport.over()
             over.protocol.connection_lost(None)
         assert b"200 OK" in await first.send(USUAL)
 
@@ -64,7 +65,7 @@ def test_few_wait_past_the_limit_and_not_for_long(
             for one in kept:
                 await one.send(sent[number : number + 1])
             wait(first, 1)
-        assert [one.transport.closed for one in kept] == [False] * 4 + [True] * HEALTH_RESERVE
+        assert [one.transport.over() for one in kept] == [False] * 4 + [True] * HEALTH_RESERVE
         assert inference.metrics.cells[COLUMNS.refusals[503]] >= 296
 
     run(test)
@@ -102,6 +103,8 @@ def test_after_the_stop_nobody_is_waited_for_long(
         connection.worker.stop()
         connection.protocol.shutdown()
         wait(connection, 4)
+        assert connection.transport.over()
+        wait(connection, 3)
         assert connection.transport.closed
         unread = Connection(inference, fast)
         await unread.send(sent)
@@ -128,14 +131,14 @@ def test_an_application_that_waits_for_a_body(inference: Inference, fast: bool, 
             ended.set()
 
         connection.protocol.app = app
-        connection.protocol.data_received(BODY)
+        connection.protocol.data_received(BODY.replace(b"\r\n\r\n", EXPECT))
         await asyncio.sleep(0)
         if eof:
             connection.protocol.eof_received()
         wait(connection, 76)
-        assert connection.transport.closed
+        assert connection.transport.over()
         connection.protocol.connection_lost(None)
-        await ended.wait()
+        await asyncio.wait_for(ended.wait(), 10)
 
     run(test)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cartpole.app import Inference
-from cartpole.limits import Limits
+from cartpole.limits import UNFINISHED_GRACE_SECONDS, Limits
 from tests.test_fastpath import (
     LIMITS,
     OTHER,
@@ -177,7 +177,7 @@ def test_a_body_that_comes_while_the_service_stops(inference: Inference, fast: b
         await connection.send(request("", "Content-Length: 3", start=POST), b"a")
         connection.worker.stop()
         connection.protocol.shutdown()
-        wait(connection, 5)
+        wait(connection, UNFINISHED_GRACE_SECONDS)
         assert not connection.transport.closed
         answer = await connection.send(b"bc")
         assert statuses(answer) == [200]
@@ -279,6 +279,6 @@ def test_a_body_that_turns_bad_while_its_answer_is_written(
         await connection.rest()
         assert statuses(bytes(connection.transport.written)) == [200]
         assert connection.transport.written.endswith(b"\r\n\r\nabcd")
-        assert connection.transport.closed
+        assert connection.transport.over()
 
     asyncio.run(run())
