@@ -1,7 +1,8 @@
-"""`make soak`: ten minutes of good and bad clients with replacements; every answer is checked.
+"""`make soak`: half an hour of good and bad clients, reloads, and workers killed and halted.
 
-The service runs with two workers. What it must show: no wrong answer, no lost one, and memory and
-descriptors that do not grow.
+Two services run: one worker over TCP, which reloads its model in place, and two workers over TLS,
+which are also replaced, killed (SIGKILL) and halted (SIGSTOP). Every answer is compared with the
+module's own forward. Shown must be: no wrong answer, no lost request, and no growth.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import signal
 import socket
 import struct
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,6 +23,7 @@ from pathlib import Path
 import orjson
 import torch
 
+from bench.certificate import make_certificate
 from bench.compare import QUERY
 from bench.machine import descendants, describe
 from bench.server import Server, serving
@@ -29,138 +32,216 @@ from cartpole.observation import NAMES, Observation
 from cartpole.policy import load
 from cartpole.settings import BUNDLED_MODEL
 
-GOOD_CLIENTS, BAD_CLIENTS = 16, 8
-RELOAD_SECONDS = 20
+GOOD_CLIENTS, BAD_CLIENTS = 8, 6  # of each service
+FAULT_SECONDS = 15  # between two faults of one service
+WORKER_TIMEOUT = 3
+GROWTH = 1.1  # that memory may have, for what the allocator keeps
 BAD = (
+    b"",
     b"nonsense\r\n\r\n",
     b"GET /inference?position=x HTTP/1.1\r\nHost: a\r\n\r\n",
     b"GET / HTTP/1.1\r\n\r\n",
     b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
     b"POST /inference HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\nabc",
+    b"POST /inference HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nabc",
+    b"POST /inference HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcdefg\r\n",
     b"GET /inference?position=1&velo",
     f"GET /inference?{QUERY} HTTP/1.1\r\nHost: a\r\n\r\n".encode() * 300,
 )
 
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
 
 @dataclass
 class Soak:
-    """What has happened so far."""
+    """One service under its clients and faults, and what became of the requests.
+
+    Attributes:
+        asked: requests of the good clients.
+        retried: those sent again, since their connection broke before any answer: as HTTP clients
+            do on a kept connection, or since the worker was killed meanwhile.
+        lost: requests whose new connection broke though no worker was killed.
+        wrong: answers that are not 200, or not what the module says.
+    """
 
     server: Server
     until: float
     asked: int = 0
-    wrong: int = 0
-    lost: int = 0
     retried: int = 0
-    faults: int = 0
-    reloads: int = 0
-    answers: list[tuple[Observation, bytes]] = field(default_factory=list)
+    lost: int = 0
+    wrong: int = 0
+    bad_clients: int = 0
+    faults: dict[str, int] = field(default_factory=dict)
+    _answers: list[tuple[Observation, bytes]] = field(default_factory=list)
+    _killed_at: float = 0.0
 
-    async def good(self, seed: int) -> None:
-        chance = random.Random(seed)
-        reader = writer = None
+    async def run(self) -> None:
+        await asyncio.gather(
+            *(self._good(random.Random(seed)) for seed in range(GOOD_CLIENTS)),
+            *(self._bad(random.Random(seed)) for seed in range(BAD_CLIENTS)),
+            self._break(random.Random(0)),
+            self._check(),
+        )
+
+    # Clients
+
+    async def _connect(self) -> Connection:
+        return await asyncio.open_connection("127.0.0.1", self.server.port, ssl=self.server.tls)
+
+    async def _good(self, chance: random.Random) -> None:
+        connection = None
         while time.monotonic() < self.until:
-            observation = (chance.gauss(0, 2), chance.gauss(0, 2), chance.gauss(0, 0.2), 0.5)
-            query = "&".join(f"{n}={v!r}" for n, v in zip(NAMES, observation, strict=True))
-            sent = f"GET /inference?{query} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
-            kept = writer is not None
+            deviations = (2, 2, 0.2, 1)
+            position, velocity, angle, angular = (chance.gauss(0, size) for size in deviations)
+            observation = (position, velocity, angle, angular)
             self.asked += 1
-            try:
-                if not writer or not reader:
-                    reader, writer = await asyncio.open_connection("127.0.0.1", self.server.port)
-                writer.write(sent)
-                head = await reader.readuntil(b"\r\n\r\n")
-                (size,) = re.findall(rb"content-length: (\d+)", head)
-                body = await reader.readexactly(int(size))
-            except (OSError, asyncio.IncompleteReadError):
-                if writer:
-                    writer.close()
-                writer = None
-                self.retried += kept
-                self.lost += not kept
-                continue
-            if not head.startswith(b"HTTP/1.1 200 "):
+            connection, head, body = await self._answer(connection, observation)
+            if not connection:
+                self.lost += 1
+            elif not head.startswith(b"HTTP/1.1 200 "):
                 self.wrong += 1
-            self.answers.append((observation, body))
-            if b"connection: close" in head:
-                writer.close()
-                writer = None
-        if writer:
-            writer.close()
+            else:
+                self._answers.append((observation, body))
+            if connection and b"connection: close" in head:
+                connection[1].close()
+                connection = None
+        if connection:
+            connection[1].close()
 
-    async def bad(self, seed: int) -> None:
-        chance = random.Random(seed)
+    async def _answer(
+        self, connection: Connection | None, observation: Observation
+    ) -> tuple[Connection | None, bytes, bytes]:
+        """Head and body, and the connection that they came on; none if the request is lost."""
+        began, kept = time.monotonic(), connection is not None
+        while True:
+            try:
+                connection = connection or await self._connect()
+                return connection, *await _ask(*connection, observation)
+            except (OSError, asyncio.IncompleteReadError):
+                if connection:
+                    connection[1].close()
+                connection = None
+            if not kept and self._killed_at < began:
+                return None, b"", b""
+            self.retried, kept = self.retried + 1, False
+
+    async def _bad(self, chance: random.Random) -> None:
         while time.monotonic() < self.until:
             with suppress(OSError, asyncio.TimeoutError):
-                reader, writer = await asyncio.open_connection("127.0.0.1", self.server.port)
+                reader, writer = await self._connect()
                 connection = writer.get_extra_info("socket")
                 if chance.random() < 0.3:  # closes by a reset
                     linger = struct.pack("ii", 1, 0)
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-                writer.write(chance.choice(BAD)[: chance.randrange(1, 30_000)])
-                self.faults += 1
+                writer.write(chance.choice(BAD)[: chance.randrange(30_000)])
+                self.bad_clients += 1
+                await asyncio.sleep(chance.choice([0, 0, 0, 5]))  # reads nothing for so long
                 await asyncio.wait_for(reader.read(100), chance.random())
-                writer.close()
+                writer.transport.abort()
             await asyncio.sleep(0.01)
 
-    async def replace(self) -> None:
-        while time.monotonic() < self.until - RELOAD_SECONDS:
-            await asyncio.sleep(RELOAD_SECONDS)
-            os.kill(self.server.process.pid, signal.SIGHUP)
-            self.reloads += 1
-
-    async def check(self, forward: torch.jit.ScriptModule) -> None:
-        while self.answers or time.monotonic() < self.until:
+    async def _check(self) -> None:
+        forward = load(BUNDLED_MODEL).forward
+        while self._answers or time.monotonic() < self.until:
             await asyncio.sleep(0.5)
-            taken, self.answers = self.answers, []
+            taken, self._answers = self._answers, []
             if taken:
                 expected = forward(torch.tensor([observation for observation, _ in taken]))
                 found = [list(orjson.loads(body).values()) for _, body in taken]
                 self.wrong += int((~agree(torch.tensor(found), expected)).sum())
 
+    # Faults
 
-def state(pid: int) -> tuple[float, int]:
+    async def _break(self, chance: random.Random) -> None:
+        """One fault after the other, with time at the end for the last to be mended."""
+        while time.monotonic() < self.until - 2 * FAULT_SECONDS:
+            await asyncio.sleep(FAULT_SECONDS)
+            workers = descendants(self.server.process.pid)
+            signals = ["SIGHUP", "SIGHUP twice"] + ["SIGKILL", "SIGSTOP"] * bool(workers)
+            fault = chance.choice(signals)
+            self.faults[fault] = self.faults.get(fault, 0) + 1
+            if fault in ("SIGKILL", "SIGSTOP"):
+                number = getattr(signal, fault)
+                self._killed_at = time.monotonic() + (fault == "SIGSTOP") * 2 * WORKER_TIMEOUT
+                with suppress(ProcessLookupError):
+                    os.kill(chance.choice(serving_workers(workers)), number)
+            else:
+                for _ in fault.split():
+                    os.kill(self.server.process.pid, signal.SIGHUP)
+
+
+async def _ask(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, observation: Observation
+) -> tuple[bytes, bytes]:
+    """Head and body of the answer."""
+    query = "&".join(f"{name}={value!r}" for name, value in zip(NAMES, observation, strict=True))
+    writer.write(f"GET /inference?{query} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    head = await reader.readuntil(b"\r\n\r\n")
+    (size,) = re.findall(rb"content-length: (\d+)", head)
+    return head, await reader.readexactly(int(size))
+
+
+def serving_workers(processes: list[int]) -> list[int]:
+    """Those that have TCP sockets, not multiprocessing's resource tracker."""
+    return [pid for pid in processes if resident(pid) > 100] or processes
+
+
+def resident(pid: int) -> float:
+    """MiB."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(re.findall(r"VmRSS:\s+(\d+)", text)[0]) / 1024
+
+
+def state(server: Server) -> tuple[float, int]:
     """Resident MiB and descriptors of all its processes."""
     memory, descriptors = 0.0, 0
-    for process in [pid, *descendants(pid)]:
-        with suppress(OSError):
-            text = Path(f"/proc/{process}/status").read_text()
-            memory += int(re.findall(r"VmRSS:\s+(\d+)", text)[0]) / 1024
-            descriptors += len(list(Path(f"/proc/{process}/fd").iterdir()))
+    for pid in [server.process.pid, *descendants(server.process.pid)]:
+        with suppress(OSError, IndexError):
+            memory += resident(pid)
+            descriptors += len(list(Path(f"/proc/{pid}/fd").iterdir()))
     return memory, descriptors
 
 
-async def run(server: Server, seconds: float) -> Soak:
-    forward = load(BUNDLED_MODEL).forward
-    soak = Soak(server, time.monotonic() + seconds)
-    await asyncio.gather(
-        *(soak.good(seed) for seed in range(GOOD_CLIENTS)),
-        *(soak.bad(seed) for seed in range(BAD_CLIENTS)),
-        soak.replace(),
-        soak.check(forward),
-    )
-    return soak
+async def soak(servers: list[Server], seconds: float) -> list[Soak]:
+    soaks = [Soak(server, time.monotonic() + seconds) for server in servers]
+    await asyncio.gather(*(one.run() for one in soaks))
+    return soaks
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=600)
-    seconds = parser.parse_args().seconds
+    parser.add_argument("--seconds", type=float, default=1800)
+    seconds: float = parser.parse_args().seconds
     torch.set_num_threads(1)
-    with serving("--workers", "2", "--log-level", "error") as server:
-        warm = asyncio.run(run(server, min(30.0, seconds / 4)))
-        time.sleep(3)
-        before = state(server.process.pid)
-        soak = asyncio.run(run(server, seconds))
-        time.sleep(15)  # the last replacement ends
-        after = state(server.process.pid)
-    print(
-        f"{soak.asked:,} requests in {seconds:.0f} s, {soak.faults:,} bad clients, {soak.reloads} "
-        f"replacements; wrong answers {soak.wrong + warm.wrong}, lost {soak.lost + warm.lost}, "
-        f"asked again on a new connection {soak.retried}; memory {before[0]:.0f} to "
-        f"{after[0]:.0f} MiB, descriptors {before[1]} to {after[1]}\n{describe()}"
-    )
-    return int(soak.wrong + soak.lost + warm.wrong + warm.lost > 0)
+    flags = ("--log-level", "error", "--limit-body", "100000")
+    with tempfile.TemporaryDirectory() as folder:
+        make_certificate(Path(folder))
+        several = ("--workers", "2", "--worker-timeout", str(WORKER_TIMEOUT))
+        with (
+            serving(*flags) as plain,
+            serving(*flags, *several, tls=Path(folder)) as secured,
+        ):
+            servers = [plain, secured]
+            asyncio.run(soak(servers, max(60.0, seconds / 10)))
+            time.sleep(15)  # the last replacement ends
+            before = [state(server) for server in servers]
+            soaks = asyncio.run(soak(servers, seconds))
+            time.sleep(15)
+            after = [state(server) for server in servers]
+    bad = 0
+    for name, one, then, now in zip(
+        ("TCP, one worker", "TLS, two workers"), soaks, before, after, strict=True
+    ):
+        grew = now[0] > GROWTH * then[0] or now[1] > then[1]
+        bad += one.wrong + one.lost + grew
+        faults = ", ".join(f"{count} of {fault}" for fault, count in sorted(one.faults.items()))
+        print(
+            f"{name}: {one.asked:,} requests in {seconds:.0f} s beside {one.bad_clients:,} bad "
+            f"clients; {faults}; wrong {one.wrong}, lost {one.lost}, retried {one.retried}; memory "
+            f"{then[0]:.0f} to {now[0]:.0f} MiB, descriptors {then[1]} to {now[1]}"
+        )
+    print(describe())
+    return int(bad > 0)
 
 
 if __name__ == "__main__":

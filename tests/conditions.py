@@ -10,11 +10,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from bench.certificate import make_certificate
 from cartpole.app import Inference
 from cartpole.limits import Limits
 from cartpole.protocol import CLOSE_SECONDS, LINGER_SECONDS, LimitedProtocol
 from cartpole.tls import TLSTransport
-from tests.certificate import make_certificate
 from tests.test_fastpath import Connection, Transport
 
 SECONDS = 8  # more than any patience

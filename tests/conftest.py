@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from bench.certificate import make_certificate
 from cartpole.policy import Policy, load
 from cartpole.runner import Runner, set_threads
 from cartpole.settings import BUNDLED_MODEL
-from tests.certificate import make_certificate
 
 ROOT = Path(__file__).resolve().parent.parent
 # cart-pole-rs's own model file; it lies beside the checkout on some machines, and is not ours.

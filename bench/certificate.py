@@ -1,4 +1,4 @@
-"""A certificate for tests of TLS."""
+"""A certificate for tests and benchmarks of TLS."""
 
 import subprocess
 from pathlib import Path
