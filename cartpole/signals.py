@@ -13,7 +13,7 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 CAUGHT = (*STOPPING, signal.SIGHUP, signal.SIGUSR1)
 
 _lock = threading.RLock()  # a callback that has been replaced is not called any more
-_callback: Callable[[int], None] | None = None
+_callback: Callable[[int], object] | None = None
 _waiting: list[int] = []  # for the first callback
 _cleanups: list[Callable[[], None]] = []
 
@@ -31,7 +31,7 @@ def block() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT)
 
 
-def handle(callback: Callable[[int], None]) -> None:
+def handle(callback: Callable[[int], object]) -> None:
     """Call this, in another thread, with each signal; first with those that have waited for it."""
     global _callback
     with _lock:

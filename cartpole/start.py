@@ -1,4 +1,4 @@
-"""From a command line to a service: settings, sockets, then one worker or a supervisor of several."""
+"""From a command line to a service: settings, sockets, one worker or a supervisor of several."""
 
 import logging
 import os

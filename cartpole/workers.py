@@ -219,23 +219,21 @@ class Supervisor(Multiprocess):
             listener.close()
         seconds = self.settings.drain_seconds + self.settings.shutdown_timeout + GRACE_SECONDS
         deadline = time.monotonic() + seconds
-        self.signal_queue[:] = [self._ended_by]
+        number: int = self._ended_by
         while any(process.alive() for process in self._all()) and time.monotonic() < deadline:
-            while self.signal_queue:
-                number = self.signal_queue.pop(0)
-                for process in self._all():
-                    if number in signals.STOPPING:
-                        process.send(number)
+            for process in self._all() if number in signals.STOPPING else []:
+                process.send(number)
             time.sleep(POLL_SECONDS)
+            number = self.signal_queue.pop(0) if self.signal_queue else 0
+            if number in signals.STOPPING:
+                number = signal.SIGINT  # a second SIGTERM could become one with the first
 
-    def handle_int(self) -> None:
-        self._ended_by = signal.SIGINT
-        self.should_exit.set()
-
-    def handle_term(self) -> None:
-        self.should_exit.set()
-
-    def handle_ttin(self) -> None:
-        """The number of workers is a setting."""
-
-    handle_ttou = handle_ttin
+    def handle_signals(self) -> None:
+        """What comes after a signal to stop is for _stop."""
+        while self.signal_queue and not self.should_exit.is_set():
+            number = self.signal_queue.pop(0)
+            if number == signal.SIGHUP:
+                self.handle_hup()
+            elif number in signals.STOPPING:
+                self._ended_by = number
+                self.should_exit.set()
