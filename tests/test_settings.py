@@ -56,7 +56,13 @@ def test_flag_over_environment_over_default() -> None:
 def test_every_setting_is_a_flag_and_a_variable(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
-    values = {"log_level": "debug", "http": "asgi", "engine": "native", "log_format": "json"}
+    values = {
+        "host": "::1",
+        "log_level": "debug",
+        "http": "asgi",
+        "engine": "native",
+        "log_format": "json",
+    }
     by_type = {int: "300", bool: "on"}
     for setting in DECLARED:
         text = values.get(setting.name, by_type.get(setting.type, str(file)))
