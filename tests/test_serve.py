@@ -9,6 +9,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,9 @@ def test_says_in_one_line_what_it_serves_and_stops_cleanly() -> None:
         assert str(BUNDLED_MODEL) in line
         process.send_signal(number)
         assert process.stderr.readline().endswith(" INFO stopped after 0 requests\n")
-        process.send_signal(signal.SIGHUP)  # it may have ended, or is about to
+        while process.poll() is None:
+            process.send_signal(signal.SIGHUP)
+            time.sleep(0.001)
         assert process.communicate(timeout=30) == ("", "")
         assert process.returncode == 0
 

@@ -118,10 +118,9 @@ def test_bad_variables(name: str, text: str) -> None:
 @pytest.mark.parametrize("setting", DECLARED, ids=lambda setting: setting.name)
 def test_odd_values_are_values_or_one_line(setting: Setting) -> None:
     for text in ODD:
-        flag, variable = [f"{setting.flag}={text}"], {setting.variable: text}
-        for arguments in ((flag, {}), ([], variable)):
+        for flags, variables in (([f"{setting.flag}={text}"], {}), ([], {setting.variable: text})):
             try:
-                value = getattr(read(*arguments), setting.name)
+                value = getattr(read(flags, variables), setting.name)
             except BadSettings as error:
                 assert setting.flag in str(error) or setting.variable in str(error)
                 assert str(error).isprintable()
