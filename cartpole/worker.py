@@ -121,12 +121,19 @@ class Server(uvicorn.Server):
             signals.handle(signals.ignore)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        assert sockets
+        address = _address(self._settings, sockets[0])
+        for one in sockets:
+            try:
+                one.listen(self.config.backlog)  # uvloop doesn't tell where that fails
+            except OSError as error:  # another program listens there since the socket was bound
+                raise OSError(f"can't listen on {address}: {error.strerror}") from error
         self._worker.start(asyncio.get_running_loop())
         # libuv accepts one connection per listener and turn, which among busy connections is too
         # few (bench/overload.py): each socket is listened on several times.
-        await super().startup([one.dup() for one in sockets or [] for _ in range(LISTENERS)])
+        await super().startup([one.dup() for one in sockets for _ in range(LISTENERS)])
         self._inference.metrics.ready()
-        logger.info("%s", self._summary((sockets or [])[0]))
+        logger.info("%s", self._summary(address))
 
     def _on_signal(self, number: int) -> None:
         """SIGTERM drains; a second one, or SIGINT, ends at once."""
@@ -162,11 +169,11 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
         logger.info("stopped after %d requests", self.server_state.total_requests)
 
-    def _summary(self, listener: socket.socket) -> str:
+    def _summary(self, address: str) -> str:
         settings, policy = self._settings, self._inference.policy
         return (
             f"cartpole {__version__} serves {policy.path} ({policy.algorithm}, "
-            f"sha256 {policy.sha256[:12]}) on {_address(settings, listener)} with "
+            f"sha256 {policy.sha256[:12]}) on {address} with "
             f"{self._inference.engine}, threads: {settings.threads}, workers: {settings.workers}, "
             f"connections: {settings.limit_connections}, heads: {settings.limit_head} B, "
             f"{settings.head_timeout} s, bodies: {settings.limit_body} B, "

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,9 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from bench.server import free_port
 from cartpole.logs import JsonFormatter
 from cartpole.settings import Settings
 from cartpole.sockets import bound
+from tests.test_signals import tripped
+from tests.test_workers import wait_until
 
 IN_USE = "Address already in use"
 
@@ -126,6 +130,24 @@ def test_a_unix_socket_that_can_not_be(name: str, reason: str, tmp_path: Path) -
         instance(uds=path),
     ):
         pass
+
+
+def test_another_program_is_faster_to_listen() -> None:
+    """Bound sockets don't keep others from listening, if both have SO_REUSEADDR."""
+    port = free_port()
+    command = [*tripped("cartpole.worker", signal.SIGSTOP), "--port", str(port)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        state = Path(f"/proc/{process.pid}/stat")
+        wait_until(lambda: state.read_text().rpartition(") ")[2].startswith("T"))
+        with socket.create_server(("127.0.0.1", port)):
+            process.send_signal(signal.SIGCONT)
+            _, log = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 3
+    assert log.endswith(f" ERROR can't listen on http://127.0.0.1:{port}: {IN_USE}\n")
+    assert log.count("\n") == 1
 
 
 def run(redirections: str, program: str) -> subprocess.CompletedProcess[str]:
