@@ -48,7 +48,7 @@ def clock_waiting() -> None:
     fastpath.Batch.flush = note_and_flush  # type: ignore[method-assign]
 
 
-def main() -> int:
+def main() -> None:
     global requests
     path, flags = Path(sys.argv[1]), sys.argv[2:]
     fastpath.FastProtocol.data_received = timed(  # type: ignore[method-assign]
@@ -73,8 +73,9 @@ def main() -> int:
 
     Runner.__init__ = with_clocks  # type: ignore[method-assign]
     try:
-        return serve.run(flags)
-    finally:  # a signal ends it, by SystemExit
+        sys.argv[1:] = flags
+        serve.main()
+    finally:  # it ends by SystemExit
         per_request = {name: spent[name] / requests / 1000 for name in spent}
         stages = {
             "read and parse": per_request["read and parse"],
@@ -87,4 +88,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cartpole import logs
 from cartpole.exposition import PolicyInfo, exposition
 from cartpole.metrics import Metrics
 from cartpole.observation import BadObservation, Observation, parse, printable
@@ -179,12 +180,12 @@ async def _respond(
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
 
-def create_app(inference: Inference | None = None, access_log: bool = False) -> Starlette:
+def create_app(inference: Inference | None = None, access_log: bool | None = None) -> Starlette:
     """The application, for any ASGI server: `uvicorn --factory cartpole.app:create_app`.
 
     Args:
         inference: what answers; by default as the CARTPOLE_… environment has it.
-        access_log: whether each request is logged.
+        access_log: whether each request is logged; by default as that environment has it.
 
     Raises:
         BadPolicy: the model file can't be served.
@@ -192,6 +193,8 @@ def create_app(inference: Inference | None = None, access_log: bool = False) -> 
     """
     if inference is None:
         settings = read_environment(os.environ)
+        logs.configure(settings)
+        access_log = settings.access_log if access_log is None else access_log
         set_threads(settings.threads)
         inference = Inference(make_runner(load(settings.model), settings.engine))
     endpoints: dict[str, ASGIApp] = {
@@ -203,7 +206,7 @@ def create_app(inference: Inference | None = None, access_log: bool = False) -> 
     app = Starlette(
         routes=[Route(path, endpoint, methods=METHODS) for path, endpoint in endpoints.items()],
         exception_handlers={HTTPException: _no_route, Exception: _fail},
-        middleware=[Middleware(Observed, metrics=inference.metrics, access_log=access_log)],
+        middleware=[Middleware(Observed, metrics=inference.metrics, access_log=bool(access_log))],
     )
     app.router.redirect_slashes = False
     return app

@@ -17,11 +17,16 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "process": record.process,
-            "message": record.getMessage(),
+            "message": _utf8(record.getMessage()),
         }
         if record.exc_info:
-            event["exception"] = self.formatException(record.exc_info)
+            event["exception"] = _utf8(self.formatException(record.exc_info))
         return orjson.dumps(event).decode()
+
+
+def _utf8(text: str) -> str:
+    r"""Paths may hold other bytes, which orjson refuses: they are shown as \udcxx."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def configure(settings: Settings) -> None:
@@ -34,5 +39,3 @@ def configure(settings: Settings) -> None:
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("cartpole").setLevel(settings.log_level.upper())
-    # uvicorn's lines are ours in other words, or one for each bad request.
-    logging.getLogger("uvicorn").setLevel("DEBUG" if settings.log_level == "debug" else "ERROR")

@@ -19,6 +19,10 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 class BadSettings(Exception):
     """A flag or variable has no valid value. The text is one line that names it."""
 
+    def __init__(self, text: str) -> None:
+        shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        super().__init__("".join(shown))
+
 
 def _bundled_model() -> Path:
     """The shipped model: inside the package when installed, beside it in a checkout."""
@@ -32,9 +36,11 @@ BUNDLED_MODEL = _bundled_model()
 
 def _integer(least: int, most: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and least <= int(text[:12]) <= most):
+        digits = text.isascii() and text.isdigit()
+        value = int(text.lstrip("0")[:20] or "0") if digits else -1  # 20 are beyond any limit
+        if not least <= value <= most:
             raise ValueError(f"expected a whole number from {least} to {most:,}")
-        return int(text)
+        return value
 
     return parse
 
@@ -55,6 +61,14 @@ def _switch(text: str) -> bool:
     return values[text.lower()]
 
 
+def _host(text: str) -> str:
+    try:
+        text.encode("idna")  # as socket.bind() does
+    except UnicodeError as error:
+        raise ValueError("expected a host name or an IP address") from error
+    return text
+
+
 def _file(text: str) -> Path:
     try:
         with open(text, "rb"):
@@ -67,8 +81,9 @@ def _file(text: str) -> Path:
 class Settings:
     """Each field: its type, how its text is parsed, its help, its default."""
 
-    host: Annotated[str, str, "address to listen on"] = "127.0.0.1"
+    host: Annotated[str, _host, "address to listen on"] = "127.0.0.1"
     port: Annotated[int, _integer(0, 65535), "TCP port; 0 takes a free one"] = 3000
+    reuse_port: Annotated[bool, _switch, "share the port with other instances"] = False
     uds: Annotated[Path | None, Path, "Unix socket to listen on instead of a TCP port"] = None
     model: Annotated[Path, Path, "TorchScript file of the policy"] = BUNDLED_MODEL
     engine: Annotated[str, _choice(*ENGINES), "native: compiled for this machine"] = "torchscript"
@@ -111,6 +126,14 @@ class Setting:
     def variable(self) -> str:
         return "CARTPOLE_" + self.name.upper()
 
+    def read(self, text: str) -> Any:
+        """The value that a flag or variable gives. Raises ValueError."""
+        if not text:
+            raise ValueError("expected a value")
+        if any(character < " " or character == "\x7f" for character in text):
+            raise ValueError("control characters")
+        return self.parse(text)
+
 
 DECLARED = [
     Setting(name, getattr(Settings, name), *get_args(hint))
@@ -151,7 +174,7 @@ def _environment_values(environ: Mapping[str, str]) -> dict[str, Any]:
     for setting in DECLARED:
         if text := environ.get(setting.variable):
             try:
-                values[setting.name] = setting.parse(text)
+                values[setting.name] = setting.read(text)
             except ValueError as error:
                 raise BadSettings(f"{setting.variable}={text}: {error}") from error
     return values
@@ -180,18 +203,18 @@ def _parser() -> argparse.ArgumentParser:
             shown = "" if setting.default is None else f" (default: {setting.default})"
             parser.add_argument(
                 setting.flag,
-                type=_flag_type(setting.parse),
+                type=_flag_type(setting.read),
                 metavar=setting.name.rpartition("_")[2].upper(),
                 help=setting.help + shown,
             )
     return parser
 
 
-def _flag_type(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+def _flag_type(read: Callable[[str], Any]) -> Callable[[str], Any]:
     def convert(text: str) -> Any:
         try:
-            return parse(text)
+            return read(text)
         except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{text}: {error}") from error
+            raise argparse.ArgumentTypeError(f"{text or repr(text)}: {error}") from error
 
     return convert

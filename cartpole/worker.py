@@ -7,14 +7,14 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from types import FrameType
 from typing import cast
 
 import uvicorn
 
-from cartpole import __version__
+from cartpole import __version__, signals
 from cartpole.app import Inference, create_app
 from cartpole.fastpath import Batch, FastProtocol
 from cartpole.limits import Limits, Worker
@@ -22,6 +22,7 @@ from cartpole.metrics import Metrics
 from cartpole.policy import load
 from cartpole.polling import BusyPoll
 from cartpole.protocol import LimitedProtocol
+from cartpole.reloading import Reloader
 from cartpole.runner import Runner, make_runner, set_threads
 from cartpole.settings import Settings
 from cartpole.tls import TLSTransport
@@ -51,6 +52,8 @@ def build(settings: Settings, metrics: Metrics) -> "Server":
         ws="none",
         lifespan="off",
         log_config=None,
+        # Its lines are ours in other words, or one for each bad request.
+        log_level="debug" if settings.log_level == "debug" else "error",
         access_log=False,
         proxy_headers=False,
         server_header=False,
@@ -105,25 +108,45 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._worker, self._inference, self._settings = worker, inference, settings
         self._drained_at = float("inf")
-        self._reloading: asyncio.Task[None] | None = None
+        self.reloader = Reloader(partial(_runner, settings), inference.use)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """In place of uvicorn's, which raises them again once it has stopped."""
+        loop = asyncio.get_running_loop()
+        signals.handle(lambda number: loop.call_soon_threadsafe(self._on_signal, number))
+        try:
+            yield
+        finally:
+            signals.handle(signals.ignore)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        loop = asyncio.get_running_loop()
-        self._worker.start(loop)
-        loop.add_signal_handler(signal.SIGHUP, self.reload)
-        loop.add_signal_handler(signal.SIGUSR1, self.retire)
+        assert sockets
+        address = _address(self._settings, sockets[0])
+        for one in sockets:
+            try:
+                one.listen(self.config.backlog)  # uvloop doesn't tell where that fails
+            except OSError as error:  # another program listens there since the socket was bound
+                raise OSError(f"can't listen on {address}: {error.strerror}") from error
+        self._worker.start(asyncio.get_running_loop())
         # libuv accepts one connection per listener and turn, which among busy connections is too
         # few (bench/overload.py): each socket is listened on several times.
-        await super().startup([one.dup() for one in sockets or [] for _ in range(LISTENERS)])
+        await super().startup([one.dup() for one in sockets for _ in range(LISTENERS)])
         self._inference.metrics.ready()
-        logger.info("%s", self._summary((sockets or [])[0]))
+        logger.info("%s", self._summary(address))
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int) -> None:
         """SIGTERM drains; a second one, or SIGINT, ends at once."""
-        self._captured_signals.append(sig)
-        if sig == signal.SIGINT or self._inference.draining:
+        if number == signal.SIGHUP:
+            self.reloader.request()
+        elif number == signal.SIGUSR1:  # another worker has taken over: no drain
+            self.should_exit = True
+        elif number == signal.SIGINT or self._inference.draining:
             self.should_exit = self.force_exit = True
-            return
+        else:
+            self._drain()
+
+    def _drain(self) -> None:
         self._inference.draining = True
         self._drained_at = time.monotonic() + self._settings.drain_seconds
         if self._settings.drain_seconds:
@@ -146,30 +169,11 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
         logger.info("stopped after %d requests", self.server_state.total_requests)
 
-    def retire(self) -> None:
-        """Stop without a drain: another worker has taken over."""
-        self.should_exit = True
-
-    def reload(self) -> None:
-        """Take the policy of the model file as it is now, if it is good; else go on as before."""
-        if not self._reloading or self._reloading.done():
-            self._reloading = asyncio.get_running_loop().create_task(self._reload())
-
-    async def _reload(self) -> None:
-        try:
-            runner = await asyncio.to_thread(_runner, self._settings)
-        except Exception as error:  # whatever it is, what serves goes on
-            logger.error("reload refused, the policy from before serves on: %s", error)
-            return
-        self._inference.use(runner)
-        policy = runner.policy
-        logger.info("reload: serves %s (sha256 %s)", policy.path, policy.sha256[:12])
-
-    def _summary(self, listener: socket.socket) -> str:
+    def _summary(self, address: str) -> str:
         settings, policy = self._settings, self._inference.policy
         return (
             f"cartpole {__version__} serves {policy.path} ({policy.algorithm}, "
-            f"sha256 {policy.sha256[:12]}) on {_address(settings, listener)} with "
+            f"sha256 {policy.sha256[:12]}) on {address} with "
             f"{self._inference.engine}, threads: {settings.threads}, workers: {settings.workers}, "
             f"connections: {settings.limit_connections}, heads: {settings.limit_head} B, "
             f"{settings.head_timeout} s, bodies: {settings.limit_body} B, "

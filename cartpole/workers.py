@@ -17,6 +17,7 @@ from pathlib import Path
 import uvicorn
 from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
+from cartpole import signals
 from cartpole.metrics import COLUMNS, Board
 from cartpole.settings import Settings
 
@@ -25,7 +26,6 @@ READY_SECONDS = 60  # for a worker to be ready in, then it is taken for hung
 GRACE_SECONDS = 5  # beyond what the settings give a worker to stop in
 BACKOFF_SECONDS = (1, 2, 5, 10, 30)  # between starts of a worker that can't start
 POLL_SECONDS = 0.1
-STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 logger = logging.getLogger("cartpole")
 
@@ -100,8 +100,9 @@ class Supervisor(Multiprocess):
         super().__init__(uvicorn.Config("", workers=settings.workers, log_config=None), sockets)
 
     def run(self) -> None:
-        # Its start would unblock, in this process, the signals that _start blocks.
+        signals.handle(self.signal_queue.append)
         resource_tracker.ensure_running()
+        signals.block()  # again: the resource tracker's start has unblocked some
         try:
             while not self.should_exit.is_set():
                 self.handle_signals()
@@ -122,12 +123,7 @@ class Supervisor(Multiprocess):
         row = next(row for row in range(1, len(self.board.rows)) if row not in taken)
         cpu = self._cores[slot % len(self._cores)] if self._cores else None
         process = WorkerProcess(self, self.sockets[slot], row, cpu)
-        # It hears these once it has handlers for them: serve unblocks them.
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
-        try:
-            process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+        process.start()
         return process
 
     def _ready(self, process: WorkerProcess) -> bool:
@@ -223,23 +219,21 @@ class Supervisor(Multiprocess):
             listener.close()
         seconds = self.settings.drain_seconds + self.settings.shutdown_timeout + GRACE_SECONDS
         deadline = time.monotonic() + seconds
-        self.signal_queue[:] = [self._ended_by]
+        number: int = self._ended_by
         while any(process.alive() for process in self._all()) and time.monotonic() < deadline:
-            while self.signal_queue:
-                number = self.signal_queue.pop(0)
-                for process in self._all():
-                    if number in STOPPING:
-                        process.send(number)
+            for process in self._all() if number in signals.STOPPING else []:
+                process.send(number)
             time.sleep(POLL_SECONDS)
+            number = self.signal_queue.pop(0) if self.signal_queue else 0
+            if number in signals.STOPPING:
+                number = signal.SIGINT  # a second SIGTERM could become one with the first
 
-    def handle_int(self) -> None:
-        self._ended_by = signal.SIGINT
-        self.should_exit.set()
-
-    def handle_term(self) -> None:
-        self.should_exit.set()
-
-    def handle_ttin(self) -> None:
-        """The number of workers is a setting."""
-
-    handle_ttou = handle_ttin
+    def handle_signals(self) -> None:
+        """What comes after a signal to stop is for _stop."""
+        while self.signal_queue and not self.should_exit.is_set():
+            number = self.signal_queue.pop(0)
+            if number == signal.SIGHUP:
+                self.handle_hup()
+            elif number in signals.STOPPING:
+                self._ended_by = number
+                self.should_exit.set()

@@ -5,7 +5,36 @@ from pathlib import Path
 
 import pytest
 
-from cartpole.settings import BUNDLED_MODEL, DECLARED, BadSettings, Settings, read, read_environment
+from cartpole.settings import (
+    BUNDLED_MODEL,
+    DECLARED,
+    BadSettings,
+    Setting,
+    Settings,
+    read,
+    read_environment,
+)
+
+ODD = [
+    *(
+        "",
+        " ",
+        "\0",
+        "a\nb",
+        "1\n",
+        "\x1b[2J",
+        "\x7f",
+        "\udcff",
+        "é",
+        "é..b",
+        "٣",
+        "%s",
+        "{}",
+        "nan",
+    ),
+    *("-1", "+1", "1_000", "1e3", "1.0", "0x10", "0" * 12 + "999999", "9" * 25, "9" * 5000),
+    *("x" * 5000, ".." * 100),
+]
 
 
 def test_defaults() -> None:
@@ -27,7 +56,13 @@ def test_flag_over_environment_over_default() -> None:
 def test_every_setting_is_a_flag_and_a_variable(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
-    values = {"log_level": "debug", "http": "asgi", "engine": "native", "log_format": "json"}
+    values = {
+        "host": "::1",
+        "log_level": "debug",
+        "http": "asgi",
+        "engine": "native",
+        "log_format": "json",
+    }
     by_type = {int: "300", bool: "on"}
     for setting in DECLARED:
         text = values.get(setting.name, by_type.get(setting.type, str(file)))
@@ -53,6 +88,15 @@ def test_every_setting_is_a_flag_and_a_variable(tmp_path: Path) -> None:
         (["--ssl-certfile", "none.pem"], "argument --ssl-certfile: none.pem: No such file"),
         (["--ssl-keyfile", __file__], "--ssl-keyfile needs --ssl-certfile"),
         (["--pin", "--threads", "2"], "--pin gives a worker one core: --threads must be 1"),
+        (["--port", "000000000000999999"], "argument --port: 000000000000999999: expected"),
+        (
+            ["--limit-requests", "9" * 25],
+            f"argument --limit-requests: {'9' * 25}: expected a whole",
+        ),
+        (["--host", ""], "argument --host: '': expected a value"),
+        (["--host", "é..b"], "argument --host: é..b: expected a host name or an IP address"),
+        (["--uds", "a\nb"], r"argument --uds: a\nb: control characters"),
+        (["a\nb"], r"unrecognized arguments: a\nb"),
         (["--por", "1"], "unrecognized arguments: --por"),
         (["extra"], "unrecognized arguments: extra"),
     ],
@@ -69,6 +113,25 @@ def test_bad_flags(flags: list[str], message: str) -> None:
 def test_bad_variables(name: str, text: str) -> None:
     with pytest.raises(BadSettings, match=f"^CARTPOLE_{name}={text}: "):
         read([], {f"CARTPOLE_{name}": text})
+
+
+@pytest.mark.parametrize("setting", DECLARED, ids=lambda setting: setting.name)
+def test_odd_values_are_values_or_one_line(setting: Setting) -> None:
+    for text in ODD:
+        for flags, variables in (([f"{setting.flag}={text}"], {}), ([], {setting.variable: text})):
+            try:
+                value = getattr(read(flags, variables), setting.name)
+            except BadSettings as error:
+                assert setting.flag in str(error) or setting.variable in str(error)
+                assert str(error).isprintable()
+            else:
+                assert value not in ("", Path())
+                assert type(value) in (int, bool) or str(value).isprintable() or text == "\udcff"
+
+
+def test_leading_zeros() -> None:
+    assert read(["--port", "0" * 20 + "80"], {}).port == 80
+    assert read(["--port", "0"], {}).port == 0
 
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""What cartpole's protocol.py, messages.py and fastpath.py lean on in uvicorn, and nothing else."""
+"""What cartpole leans on in uvicorn beyond its documented interface, and nothing else."""
 
 import inspect
 import re
@@ -9,8 +9,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 ADVICE = (
-    "uvicorn {version} changed {what}, which cartpole's protocol.py, messages.py or fastpath.py "
-    "leans on: read them beside uvicorn's httptools_impl.py, then move the pin in pyproject.toml"
+    "uvicorn {version} changed {what}, which cartpole's protocol.py, messages.py, fastpath.py or "
+    "worker.py leans on: read them beside uvicorn's httptools_impl.py and server.py, then move the "
+    "pin in pyproject.toml"
 )
 
 
@@ -77,3 +78,14 @@ def test_default_headers_are_replaced_not_changed() -> None:
     """The fast path keeps its heads for as long as the list of default headers is the same one."""
     source = inspect.getsource(uvicorn.Server.on_tick)
     assert "self.server_state.default_headers = " in source, changed("Server.on_tick")
+
+
+def test_signals_are_handled_in_one_place() -> None:
+    """worker.py puts its own there, and tells the server by two attributes that it is to end."""
+    source = inspect.getsource(uvicorn.Server.serve)
+    assert "with self.capture_signals():" in source, changed("Server.capture_signals")
+    source = inspect.getsource(uvicorn.Server)
+    assert source.count("signal.signal(") == 2, changed("who else handles signals")
+    assert {"should_exit", "force_exit"} <= vars(uvicorn.Server(uvicorn.Config(""))).keys(), (
+        changed("how a server is told to end")
+    )

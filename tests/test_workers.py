@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -77,6 +78,17 @@ def wait_until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def wait_until_taken(pid: int, number: int) -> None:
+    """Until the process has taken the signal, so that another of that number is a second one."""
+
+    def taken() -> bool:
+        status = Path(f"/proc/{pid}/status").read_text()
+        pending = [int(mask, 16) for mask in re.findall(r"^(?:Shd|Sig)Pnd:\s*(\w+)$", status, re.M)]
+        return not any(mask & 1 << number - 1 for mask in pending)
+
+    wait_until(taken)
 
 
 def wait_for_log(server: Server, text: str) -> None:
@@ -167,7 +179,7 @@ def test_a_bad_new_model_is_refused(tmp_path: Path, workers: str) -> None:
 
 
 def test_one_of_two_instances_on_a_port_can_stop() -> None:
-    with serving() as first, serving(port=first.port) as second:
+    with serving("--reuse-port") as first, serving("--reuse-port", port=first.port) as second:
         assert second.process.stderr
         assert f":{first.port} " in second.process.stderr.readline()  # it serves, not the first
         load = under_load(first, second.process.pid, signal.SIGTERM)
@@ -259,9 +271,7 @@ def test_a_second_signal_ends_it(second: signal.Signals, workers: str) -> None:
         if workers == "2":
             wait_for_workers(server)
         server.process.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + 10
-        while server.get("/health/ready")[0] != 503:
-            assert time.monotonic() < deadline
+        wait_until_taken(server.process.pid, signal.SIGTERM)
         server.process.send_signal(second)
         assert server.process.wait(timeout=30) == 0
 
