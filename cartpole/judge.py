@@ -1,39 +1,90 @@
-"""Whether an engine gives TorchScript's answers: what may serve only after it has been compared."""
+"""Whether an engine gives the module's own answers: nothing serves before it has been compared."""
+
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from cartpole.policy import OBSERVATIONS, BadPolicy, Perceptron, Policy
-from cartpole.runner import MAX_BATCH, Runner
+from cartpole.observation import Observation
+from cartpole.perceptron import Perceptron
+from cartpole.policy import OBSERVATIONS, BadPolicy, Policy, first_line
+
+if TYPE_CHECKING:
+    from cartpole.runner import Runner
 
 CHECKED = 10_000  # observations, at the start
+_TOGETHER = 1000  # of them in a batch
 _FLOAT32 = torch.finfo(torch.float32)
 
 
-def check(runner: Runner, policy: Policy, network: Perceptron) -> None:
-    """Hold it against TorchScript within 1e-5 of the largest logit, and alone against together.
+def check(runner: "Runner", policy: Policy, network: Perceptron) -> None:
+    """Hold it against the module within 1e-5 of the largest logit, and alone against together.
 
     Raises:
-        BadPolicy: they differ.
+        BadPolicy: they differ, or the module raises.
     """
     observations = samples()
-    rows = [(row[0], row[1], row[2], row[3]) for row in observations.tolist()]
+    rows = _rows(observations)
+    try:
+        expected = policy.forward(observations)
+    except Exception as error:
+        raise BadPolicy(f"model {policy.path}: its forward fails: {first_line(error)}") from error
     alone = [runner.one(*row) for row in rows]
-    together = [
-        logits
-        for at in range(0, CHECKED, MAX_BATCH)
-        for logits in runner.batch(rows[at : at + MAX_BATCH])
-    ]
-    found, expected = torch.tensor(alone), policy.forward(observations)
+    together = _together(runner, rows)
+    found = torch.tensor(alone)
     same = (found.view(torch.int32) == torch.tensor(together).view(torch.int32)).all(1)
     right = same & agree(found, expected)
     wrong = (_defined(network, observations) & ~right).nonzero()
     if len(wrong):
         number = int(wrong[0])
         raise BadPolicy(
-            f"model {policy.path}: compiled, it answers {alone[number]} to {rows[number]}, "
-            f"together with others {together[number]}, TorchScript {expected[number].tolist()}"
+            f"model {policy.path}: {runner.engine} answers {alone[number]} to {rows[number]}, "
+            f"together with others {together[number]}, the module {expected[number].tolist()}"
         )
+
+
+def check_repeatable(runner: "Runner", policy: Policy) -> None:
+    """Ask every tenth observation twice.
+
+    Raises:
+        BadPolicy: the answers differ.
+    """
+    rows = _rows(samples()[::10])
+    first, second = ([_answer(runner, row) for row in rows] for _ in range(2))
+    for row, before, after in zip(rows, first, second, strict=True):
+        if before != after:
+            raise BadPolicy(
+                f"model {policy.path}: answers to {row} {before}, then {after}: it must not depend "
+                "on chance or on earlier observations (a dropout in training mode?)"
+            )
+
+
+def agree_together(runner: "Runner") -> bool:
+    """Whether every tenth observation gets the same answer, to the bit, alone and with others."""
+    rows = _rows(samples()[::10])
+    try:
+        return repr(_together(runner, rows)) == repr([runner.one(*row) for row in rows])
+    except Exception:  # it raises for some
+        return False
+
+
+def _answer(runner: "Runner", row: Observation) -> str:
+    try:
+        return str(runner.one(*row))
+    except Exception as error:
+        return type(error).__name__
+
+
+def _together(runner: "Runner", rows: list[Observation]) -> list[tuple[float, float]]:
+    return [
+        logits
+        for at in range(0, len(rows), _TOGETHER)
+        for logits in runner.batch(rows[at : at + _TOGETHER])
+    ]
+
+
+def _rows(observations: Tensor) -> list[Observation]:
+    return [(row[0], row[1], row[2], row[3]) for row in observations.tolist()]
 
 
 def agree(found: Tensor, expected: Tensor) -> Tensor:

@@ -14,16 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from cartpole import judge
 from cartpole.observation import Observation
-from cartpole.policy import (
-    ACTIONS,
-    OBSERVATIONS,
-    BadPolicy,
-    NotPerceptron,
-    Perceptron,
-    Policy,
-    perceptron,
-)
+from cartpole.perceptron import NotPerceptron, Perceptron, perceptron
+from cartpole.policy import ACTIONS, OBSERVATIONS, BadPolicy, Policy, first_line
 
 Logits = tuple[float, float]
 
@@ -71,10 +65,25 @@ class Runner:
 
     def _prepare(self, policy: Policy) -> None:
         try:
-            self._step, self._hidden = _perceptron_step(perceptron(policy))
-        except NotPerceptron:
-            self._step, self._hidden = _module_step(policy.forward), []
-        self._choose_row_group()
+            network = perceptron(policy)
+            self._step, self._hidden = _perceptron_step(network)
+            self._choose_row_group()
+            judge.check(self, policy, network)
+        except (NotPerceptron, BadPolicy) as error:
+            logger.info("model %s runs its own forward: %s", policy.path, error)
+            self._use_module(policy)
+
+    def _use_module(self, policy: Policy) -> None:
+        """Run the module's own forward, and more than a row at once only if that's the same."""
+        self._step, self._hidden = _module_step(policy.module), []
+        self._bind(1)
+        self._rows = 1
+        judge.check_repeatable(self, policy)
+        if not _has_branches(policy.module):
+            with suppress(Exception):  # raises for some observations
+                self._choose_row_group()
+            if not judge.agree_together(self):
+                self._rows = 1
 
     def batch(self, observations: Sequence[Observation]) -> list[Logits]:
         """Run 1 to 1,024 observations: one (left, right) for each, in their order.
@@ -105,11 +114,7 @@ class Runner:
         samples = torch.randn(FORWARD_ROWS, OBSERVATIONS, generator=generator) * scale
         observations: list[Observation] = [tuple(row) for row in samples.tolist()]
         for group in ROW_GROUPS:
-            self._rows = FORWARD_ROWS
-            self._views: list[tuple[Any, ...]] = [
-                self._tensors(rows, group) for rows in range(FORWARD_ROWS + 1)
-            ]
-            self.one = self._bind_one()
+            self._bind(group)
             alone = [self.one(*observation) for observation in observations]
             if all(
                 self._forward(observations[-rows:]) == alone[-rows:]
@@ -117,6 +122,13 @@ class Runner:
             ):
                 return
         self._rows = 1
+
+    def _bind(self, group: int) -> None:
+        self._rows = FORWARD_ROWS
+        self._views: list[tuple[Any, ...]] = [
+            self._tensors(rows, group) for rows in range(FORWARD_ROWS + 1)
+        ]
+        self.one = self._bind_one()
 
     def _tensors(self, rows: int, group: int) -> tuple[Tensor, ...]:
         """The step's arguments: all rows that are computed, then those that are activated."""
@@ -162,14 +174,17 @@ def make_runner(policy: Policy, engine: str = "torchscript") -> Runner:
 def _native(policy: Policy) -> Runner:
     try:
         from cartpole.native import Native
-    except ImportError as error:
-        reason = f"--engine native needs the extra, cartpole[native] ({error})"
-        raise BadPolicy(reason) from error
-    try:
+
         return Native(policy)
+    except BadPolicy:
+        raise
+    except ImportError as error:
+        reason = f"--engine native needs the extra, cartpole[native] ({first_line(error)})"
     except NotPerceptron as error:
         reason = f"model {policy.path}: --engine native can't compile its {error}"
-        raise BadPolicy(reason) from error
+    except Exception as error:  # of numba, LLVM or the system
+        reason = f"model {policy.path}: --engine native fails: {first_line(error)}"
+    raise BadPolicy(reason)
 
 
 def _memory(tensor: Tensor) -> memoryview:
@@ -192,9 +207,13 @@ def _perceptron_step(network: Perceptron) -> tuple[Step, list[Tensor]]:
         return layers[-1]
 
     # Tracing unrolls the loop over the layers: passing lists of tensors to a scripted function
-    # instead costs half as much again (bench/micro.py: cartpole-inference).
+    # instead costs half as much again (bench/micro.py: cartpole-inference). What torch.jit.trace
+    # makes is kept for ever, 0.1 MiB a reload; a function of its own goes with its runner.
     source, target = torch.zeros(FORWARD_ROWS, OBSERVATIONS), torch.zeros(FORWARD_ROWS, ACTIONS)
-    return torch.jit.trace(step, (source, *hidden, target, *hidden), check_trace=False), hidden
+    graph, _ = torch._C._create_graph_by_tracing(
+        step, (source, *hidden, target, *hidden), lambda _: "", strict=True, force_outplace=False
+    )
+    return torch._C._create_function_from_graph("step", graph), hidden
 
 
 def padded(network: Perceptron) -> tuple[list[Tensor], list[Tensor]]:
@@ -210,10 +229,19 @@ def padded(network: Perceptron) -> tuple[list[Tensor], list[Tensor]]:
     return weights, biases
 
 
-def _module_step(forward: torch.jit.ScriptModule) -> Step:
+def _module_step(module: torch.jit.ScriptModule) -> Step:
     """For policies that are no perceptron: their own forward, its answer copied into place."""
 
     def step(observations: Tensor, logits: Tensor) -> None:
-        logits.copy_(forward(observations))
+        found: Tensor = module(observations)[0]
+        if found.shape != logits.shape:  # copying would broadcast it
+            raise RuntimeError(f"found logits {list(found.shape)} for {len(logits)} rows")
+        logits.copy_(found.detach())
 
     return step
+
+
+def _has_branches(module: torch.jit.ScriptModule) -> bool:
+    """Whether one observation may decide how those beside it are computed."""
+    graph: Any = module.inlined_graph
+    return any(graph.findAllNodes(f"prim::{kind}") for kind in ("If", "Loop", "RaiseException"))

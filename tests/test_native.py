@@ -13,7 +13,8 @@ from torch import nn
 from bench.server import serving
 from cartpole import judge, native
 from cartpole.observation import Observation
-from cartpole.policy import BadPolicy, Policy, load, perceptron
+from cartpole.perceptron import perceptron
+from cartpole.policy import BadPolicy, Policy, load
 from cartpole.runner import Runner, make_runner
 from tests.conftest import GOLDEN, REFERENCE_MODEL, needs_reference
 from tests.test_policy import mlp, save
@@ -95,7 +96,7 @@ def test_a_wrong_function_is_refused(
 ) -> None:
     right, factor = native.tanh, np.float32(error)
     monkeypatch.setattr(native, "tanh", njit(lambda x: right(x) * factor))
-    with pytest.raises(BadPolicy, match="compiled, it answers"):
+    with pytest.raises(BadPolicy, match="native answers"):
         make_runner(policy, "native")
 
 
