@@ -60,7 +60,7 @@ class Runner:
         self.policy = policy
         self._input = torch.zeros(FORWARD_ROWS, OBSERVATIONS)
         self._output = torch.zeros(FORWARD_ROWS, ACTIONS)
-        self._input_memory, self._output_memory = _memory(self._input), _memory(self._output)
+        self._input_memory, self._output_memory = memory_of(self._input), memory_of(self._output)
         self._prepare(policy)
 
     def _prepare(self, policy: Policy) -> None:
@@ -187,7 +187,7 @@ def _native(policy: Policy) -> Runner:
     raise BadPolicy(reason)
 
 
-def _memory(tensor: Tensor) -> memoryview:
+def memory_of(tensor: Tensor) -> memoryview:
     """A float32 tensor's own memory; the tensor must be kept alive."""
     return memoryview((ctypes.c_char * tensor.nbytes).from_address(tensor.data_ptr())).cast("B")
 
