@@ -14,6 +14,7 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,7 +110,7 @@ class Soak:
             os.kill(self.server.process.pid, signal.SIGHUP)
             self.reloads += 1
 
-    async def check(self, forward: torch.jit.ScriptModule) -> None:
+    async def check(self, forward: Callable[[torch.Tensor], torch.Tensor]) -> None:
         while self.answers or time.monotonic() < self.until:
             await asyncio.sleep(0.5)
             taken, self.answers = self.answers, []

@@ -84,9 +84,10 @@ class Inference:
             started = clock()
             left, right = self._runner.one(*observation)
             self.metrics.forward(1, clock() - started)
+            answer = 200, render(left, right)
             if self._failures.ongoing:
                 self._failures.recovered()
-            return 200, render(left, right)
+            return answer
         except Exception as error:
             return self.fail(error)
 
@@ -95,9 +96,10 @@ class Inference:
             started = clock()
             logits = self._runner.batch(observations)
             self.metrics.forward(len(observations), clock() - started)
+            answers = [(200, render(left, right)) for left, right in logits]
             if self._failures.ongoing:
                 self._failures.recovered()
-            return [(200, render(left, right)) for left, right in logits]
+            return answers
         except Exception:  # those for which the forward works get their answers
             return [self._answer_alone(observation) for observation in observations]
 

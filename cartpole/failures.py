@@ -1,4 +1,4 @@
-"""What the log says of forwards that fail: the first in full, then a count, then that it is over."""
+"""The log lines of failing forwards: the first in full, then a count, then the recovery."""
 
 import logging
 from time import monotonic
