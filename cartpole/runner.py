@@ -15,11 +15,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from cartpole import judge
+from cartpole.judge import Logits
 from cartpole.observation import Observation
 from cartpole.perceptron import NotPerceptron, Perceptron, perceptron
 from cartpole.policy import ACTIONS, OBSERVATIONS, BadPolicy, Policy, first_line
-
-Logits = tuple[float, float]
 
 MAX_BATCH = 1024
 FORWARD_ROWS = 256  # rows that one forward computes at the most
@@ -78,11 +77,12 @@ class Runner:
         self._step, self._hidden = _module_step(policy.module), []
         self._bind(1)
         self._rows = 1
-        judge.check_repeatable(self, policy)
+        alone = judge.check_repeatable(self, policy)
         if not _has_branches(policy.module):
             with suppress(Exception):  # raises for some observations
                 self._choose_row_group()
-            if not judge.agree_together(self):
+            if not judge.agree_together(self, alone):
+                self._bind(1)
                 self._rows = 1
 
     def batch(self, observations: Sequence[Observation]) -> list[Logits]:
