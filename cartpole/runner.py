@@ -68,8 +68,8 @@ class Runner:
             self._step, self._hidden = _perceptron_step(network)
             self._choose_row_group()
             judge.check(self, policy, network)
-        except (NotPerceptron, BadPolicy) as error:
-            logger.info("model %s runs its own forward: %s", policy.path, error)
+        except Exception as error:  # NotPerceptron, BadPolicy, what PyTorch says of odd weights
+            logger.info("model %s runs its own forward: %s", policy.path, first_line(error))
             self._use_module(policy)
 
     def _use_module(self, policy: Policy) -> None:
@@ -78,12 +78,16 @@ class Runner:
         self._bind(1)
         self._rows = 1
         alone = judge.check_repeatable(self, policy)
-        if not _has_branches(policy.module):
-            with suppress(Exception):  # raises for some observations
-                self._choose_row_group()
-            if not judge.agree_together(self, alone):
-                self._bind(1)
-                self._rows = 1
+        if _has_branches(policy.module) or not self._is_same_together(alone):
+            self._bind(1)
+            self._rows = 1
+
+    def _is_same_together(self, alone: list[Logits | None]) -> bool:
+        try:
+            self._choose_row_group()
+            return judge.agree_together(self, alone)
+        except Exception:  # the module raises for some observations
+            return False
 
     def batch(self, observations: Sequence[Observation]) -> list[Logits]:
         """Run 1 to 1,024 observations: one (left, right) for each, in their order.
