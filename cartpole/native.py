@@ -65,7 +65,8 @@ class Native(Runner):
         self._input_memory, self._output_memory = memory_of(self._input), memory_of(self._output)
         one, rows = _compile(widths, network.activation)
         address = memory.data_ptr()
-        self.one = partial(one, address)
+        self.one = bound = partial(one, address)
+        bound.__dict__["memory"] = memory  # stays while it can be called, the runner or not
         # Faster than TorchScript at every number of rows (bench/micro.py: batch-…, native-batch-…).
         self._rows = FORWARD_ROWS
         self._step = CFUNCTYPE(None, c_ssize_t, c_ssize_t)(rows.address)
