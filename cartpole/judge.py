@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Logits = tuple[float, float]
 
 CHECKED = 10_000  # observations, at the start
-_TOGETHER = 1000  # of them in a batch
+_TOGETHER = 1000  # of them at once; each tenth makes as many
 _FLOAT32 = torch.finfo(torch.float32)
 
 
@@ -25,24 +25,22 @@ def check(runner: "Runner", policy: Policy, network: Perceptron) -> None:
     Raises:
         BadPolicy: they differ, or the module raises.
     """
-    observations = samples()
-    rows = _rows(observations)
-    try:
-        expected = policy.forward(observations)
-    except Exception as error:
-        raise BadPolicy(f"model {policy.path}: its forward fails: {first_line(error)}") from error
-    alone = [runner.one(*row) for row in rows]
-    together = _together(runner, rows)
-    found = torch.tensor(alone)
-    same = (found.view(torch.int32) == torch.tensor(together).view(torch.int32)).all(1)
-    right = same & agree(found, expected)
-    wrong = (_defined(network, observations) & ~right).nonzero()
-    if len(wrong):
-        number = int(wrong[0])
-        raise BadPolicy(
-            f"model {policy.path}: {runner.engine} answers {alone[number]} to {rows[number]}, "
-            f"together with others {together[number]}, the module {expected[number].tolist()}"
-        )
+    for observations in samples().split(_TOGETHER):
+        try:
+            expected = policy.forward(observations)
+        except Exception as error:
+            reason = f"model {policy.path}: its forward fails: {first_line(error)}"
+            raise BadPolicy(reason) from error
+        rows = _rows(observations)
+        alone, together = [runner.one(*row) for row in rows], runner.batch(rows)
+        found = torch.tensor(alone)
+        same = (found.view(torch.int32) == torch.tensor(together).view(torch.int32)).all(1)
+        right = same & agree(found, expected)
+        for number in (_defined(network, observations) & ~right).nonzero().flatten().tolist():
+            raise BadPolicy(
+                f"model {policy.path}: {runner.engine} answers {alone[number]} to {rows[number]}, "
+                f"together with others {together[number]}, the module {expected[number].tolist()}"
+            )
 
 
 def check_repeatable(runner: "Runner", policy: Policy) -> list[Logits | None]:
@@ -69,7 +67,7 @@ def agree_together(runner: "Runner", alone: list[Logits | None]) -> bool:
         Exception: what the forward raises.
     """
     rows = _rows(samples()[::10])
-    found, expected = _together(runner, rows), torch.tensor(alone)
+    found, expected = runner.batch(rows), torch.tensor(alone)
     near = agree(torch.tensor(found).nan_to_num(1e30), expected.nan_to_num(1e30))
     return bool(near.all()) and repr(found) == repr([runner.one(*row) for row in rows])
 
@@ -79,14 +77,6 @@ def _answer(runner: "Runner", row: Observation) -> Logits | None:
         return runner.one(*row)
     except Exception:
         return None
-
-
-def _together(runner: "Runner", rows: list[Observation]) -> list[Logits]:
-    return [
-        logits
-        for at in range(0, len(rows), _TOGETHER)
-        for logits in runner.batch(rows[at : at + _TOGETHER])
-    ]
 
 
 def _rows(observations: Tensor) -> list[Observation]:

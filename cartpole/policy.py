@@ -163,4 +163,3 @@ def first_line(error: Exception) -> str:
         line for line in lines if line.startswith(("RuntimeError", "PytorchStreamReader"))
     ]
     return (informative or lines or [type(error).__name__])[-1 if informative else 0][:200]
-

@@ -55,9 +55,7 @@ def test_weights_and_digest_are_of_the_same_bytes(
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("name", ["policy.0.weight", "policy.2.bias", "value.bias"])
-def test_weights_that_are_not_finite(
-    tmp_path: Path, value: float, frozen: bool, name: str
-) -> None:
+def test_weights_that_are_not_finite(tmp_path: Path, value: float, frozen: bool, name: str) -> None:
     path = save(tmp_path / "m.pt", mlp(4, 8, 2))
     module = torch.jit.load(path)
     module.state_dict()[name].view(-1)[0] = value
@@ -216,7 +214,10 @@ def test_a_wrong_step_gives_way_to_the_modules_own_forward(
     monkeypatch.setattr(Tensor, "tanh_", Tensor.relu_)
     with caplog.at_level(logging.INFO, "cartpole"):
         runner = Runner(policy)
-    found, expected = torch.tensor(runner.one(1, 2, 3, 4)), policy.forward(torch.tensor([[1.0, 2, 3, 4]]))
+    found, expected = (
+        torch.tensor(runner.one(1, 2, 3, 4)),
+        policy.forward(torch.tensor([[1.0, 2, 3, 4]])),
+    )
     assert close(found, expected[0])
     assert "runs its own forward: " in caplog.text
     assert Inference(runner).answer_all([(1, 2, 3, 4)] * 3)[0][0] == 200
