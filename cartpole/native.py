@@ -18,9 +18,10 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from cartpole import judge
+from cartpole.judge import Logits
 from cartpole.perceptron import NotPerceptron, perceptron
 from cartpole.policy import ACTIONS, OBSERVATIONS, Policy
-from cartpole.runner import FORWARD_ROWS, Logits, Runner, memory_of, padded
+from cartpole.runner import FORWARD_ROWS, Runner, memory_of, padded
 
 Array = NDArray[np.float32]
 

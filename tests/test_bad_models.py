@@ -39,7 +39,7 @@ def test_weights_and_digest_are_of_the_same_bytes(
     """A file that is replaced while it's loaded."""
     path = save(tmp_path / "m.pt", nn.Linear(4, 2))
     content, weight = path.read_bytes(), torch.jit.load(path).state_dict()["policy.weight"]
-    read = torch.jit.load
+    read: Any = torch.jit.load
 
     def replace_then_read(*arguments: Any, **named: Any) -> Any:
         shutil.copy(BUNDLED_MODEL, path)
@@ -57,7 +57,7 @@ def test_weights_and_digest_are_of_the_same_bytes(
 @pytest.mark.parametrize("name", ["policy.0.weight", "policy.2.bias", "value.bias"])
 def test_weights_that_are_not_finite(tmp_path: Path, value: float, frozen: bool, name: str) -> None:
     path = save(tmp_path / "m.pt", mlp(4, 8, 2))
-    module = torch.jit.load(path)
+    module: Any = torch.jit.load(path)
     module.state_dict()[name].view(-1)[0] = value
     torch.jit.save(torch.jit.freeze(module.eval()) if frozen else module, path)
     assert "found weights that are not finite" in refused(path)
@@ -126,6 +126,7 @@ class Dropout(Base):
 class Counts(Base):
     def __init__(self) -> None:
         super().__init__()
+        self.calls: Tensor
         self.register_buffer("calls", torch.zeros(1))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -185,10 +186,15 @@ def test_a_module_without_forward(tmp_path: Path) -> None:
     assert "forward" in refused(tmp_path / "m.pt")
 
 
-def test_forty_hidden_layers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_forty_hidden_layers(tmp_path: Path) -> None:
     path = save(tmp_path / "m.pt", mlp(4, *[8] * 40, 2))
     assert "--engine native can't compile its 41 layers, more than 8" in refused(path, "native")
-    assert make_runner(load(path), "auto").engine == "torchscript"
+
+
+@pytest.mark.parametrize(("hidden", "engine"), [(7, "native"), (8, "torchscript")])
+def test_auto_compiles_eight_layers(tmp_path: Path, hidden: int, engine: str) -> None:
+    path = save(tmp_path / "m.pt", mlp(4, *[8] * hidden, 2))
+    assert make_runner(load(path), "auto").engine == engine
 
 
 @pytest.mark.parametrize("error", [OSError("no space"), RecursionError("deep"), MemoryError()])

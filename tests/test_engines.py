@@ -11,8 +11,8 @@ from cartpole.app import Inference
 from cartpole.judge import agree, samples
 from cartpole.observation import Observation
 from cartpole.perceptron import NotPerceptron, perceptron
-from cartpole.policy import BadPolicy, load
-from cartpole.runner import Runner, make_runner
+from cartpole.policy import load
+from cartpole.runner import make_runner
 
 Heads = tuple[Tensor, Tensor]
 Forward = Callable[["Base", Tensor], Heads]
@@ -25,6 +25,7 @@ class Base(nn.Module):
         self.net = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 2))
         self.first, self.last = nn.Linear(4, 16), nn.Linear(16, 2)
         self.value = nn.Linear(4, 1)
+        self.offset: Tensor
         self.register_buffer("offset", torch.tensor(0.5))
 
 

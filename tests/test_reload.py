@@ -5,6 +5,7 @@ import os
 import re
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -34,7 +35,7 @@ def resident(server: Server) -> float:
 
 
 @pytest.mark.parametrize(
-    ("engine", "reloads", "most"), [("torchscript", 40, 7), ("native", 20, 40)]
+    ("engine", "reloads", "most"), [("torchscript", 25, 6), ("native", 20, 40)]
 )
 def test_memory_does_not_grow_with_reloads(engine: str, reloads: int, most: float) -> None:
     """In MiB: it comes and goes by 3. It grew by 0.35 a reload with TorchScript, by 5 natively."""
@@ -51,8 +52,9 @@ def test_memory_does_not_grow_with_reloads(engine: str, reloads: int, most: floa
 def kept_by_torchscript() -> list[int]:
     """How many functions and module types its global compilation unit holds."""
     gc.collect()
+    unit: Any = torch.jit._state._python_cu
     types = torch.jit._recursive.concrete_type_store.type_store.values()
-    return [len(torch.jit._state._python_cu.get_functions()), sum(map(len, types))]
+    return [len(unit.get_functions()), sum(map(len, types))]
 
 
 def test_torchscript_keeps_nothing_of_a_policy(tmp_path: Path) -> None:
