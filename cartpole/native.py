@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from cartpole import judge
 from cartpole.judge import Logits
-from cartpole.perceptron import NotPerceptron, perceptron
+from cartpole.perceptron import NotPerceptron, padded, perceptron
 from cartpole.policy import ACTIONS, OBSERVATIONS, Policy
-from cartpole.runner import FORWARD_ROWS, Runner, memory_of, padded
+from cartpole.runner import FORWARD_ROWS, Runner, memory_of
 
 Array = NDArray[np.float32]
 

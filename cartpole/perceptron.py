@@ -7,8 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from cartpole.policy import OBSERVATIONS, Policy, first_line
+
+WIDTH_GROUP = 16  # hidden layers are padded to whole vectors, so that no unit is in a remainder
 
 
 class NotPerceptron(Exception):
@@ -124,3 +127,16 @@ def _tensor(value: Any, dimensions: int) -> Tensor:
         case Tensor(dtype=torch.float32, layout=torch.strided, ndim=found) if found == dimensions:
             return constant.detach()
     raise NotPerceptron(f"weights that are no float32 tensor of {dimensions} dimensions")
+
+
+def padded(network: Perceptron) -> tuple[list[Tensor], list[Tensor]]:
+    """The same weights and biases with units added that are always 0 and weigh nothing."""
+    weights: list[Tensor] = []
+    biases: list[Tensor] = []
+    inputs = 0
+    for weight, bias in zip(network.weights, network.biases, strict=True):
+        outputs = -len(bias) % WIDTH_GROUP if len(weights) + 1 < len(network.weights) else 0
+        weights.append(pad(weight, (0, outputs, 0, inputs)).contiguous())
+        biases.append(pad(bias, (0, outputs)).contiguous())
+        inputs = outputs
+    return weights, biases

@@ -12,12 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from cartpole import judge
 from cartpole.judge import Logits
 from cartpole.observation import Observation
-from cartpole.perceptron import NotPerceptron, Perceptron, perceptron
+from cartpole.perceptron import NotPerceptron, Perceptron, padded, perceptron
 from cartpole.policy import ACTIONS, OBSERVATIONS, BadPolicy, Policy, first_line
 
 MAX_BATCH = 1024
@@ -26,7 +25,6 @@ FORWARD_ROWS = 256  # rows that one forward computes at the most
 # How BLAS sums a row depends on how many rows there are: a single row goes to another kernel than
 # four, say. Rows are padded to a multiple of the first of these from which on it no longer does.
 ROW_GROUPS = (1, 4, 8, 16)
-WIDTH_GROUP = 16  # hidden layers are padded to whole vectors, so that no unit is in a remainder
 
 _OBSERVATION, _LOGITS = struct.Struct(f"{OBSERVATIONS}f"), struct.Struct(f"{ACTIONS}f")
 
@@ -75,12 +73,10 @@ class Runner:
     def _use_module(self, policy: Policy) -> None:
         """Run the module's own forward, and more than a row at once only if that's the same."""
         self._step, self._hidden = _module_step(policy.module), []
-        self._bind(1)
-        self._rows = 1
+        self._bind(1, rows=1)
         alone = judge.check_repeatable(self, policy)
         if _has_branches(policy.module) or not self._is_same_together(alone):
-            self._bind(1)
-            self._rows = 1
+            self._bind(1, rows=1)
 
     def _is_same_together(self, alone: list[Logits | None]) -> bool:
         try:
@@ -127,10 +123,11 @@ class Runner:
                 return
         self._rows = 1
 
-    def _bind(self, group: int) -> None:
-        self._rows = FORWARD_ROWS
+    def _bind(self, group: int, rows: int = FORWARD_ROWS) -> None:
+        """Compute up to `rows` rows at once, padded to a multiple of `group`."""
+        self._rows = rows
         self._views: list[tuple[Any, ...]] = [
-            self._tensors(rows, group) for rows in range(FORWARD_ROWS + 1)
+            self._tensors(number, group) for number in range(FORWARD_ROWS + 1)
         ]
         self.one = self._bind_one()
 
@@ -218,19 +215,6 @@ def _perceptron_step(network: Perceptron) -> tuple[Step, list[Tensor]]:
         step, (source, *hidden, target, *hidden), lambda _: "", strict=True, force_outplace=False
     )
     return torch._C._create_function_from_graph("step", graph), hidden
-
-
-def padded(network: Perceptron) -> tuple[list[Tensor], list[Tensor]]:
-    """The same weights and biases with units added that are always 0 and weigh nothing."""
-    weights: list[Tensor] = []
-    biases: list[Tensor] = []
-    inputs = 0
-    for weight, bias in zip(network.weights, network.biases, strict=True):
-        outputs = -len(bias) % WIDTH_GROUP if len(weights) + 1 < len(network.weights) else 0
-        weights.append(pad(weight, (0, outputs, 0, inputs)).contiguous())
-        biases.append(pad(bias, (0, outputs)).contiguous())
-        inputs = outputs
-    return weights, biases
 
 
 def _module_step(module: torch.jit.ScriptModule) -> Step:

@@ -115,6 +115,13 @@ class Raises(Base):
         return self.net(x), self.value(x)
 
 
+class RaisesAtRest(Base):
+    def forward(self, x: Tensor) -> Heads:
+        if bool((x == 0).all()):
+            raise ValueError("at rest")
+        return self.net(x), self.value(x)
+
+
 class ValueRaises(Base):
     """Without a node for it: the value head alone can't take these observations."""
 
@@ -143,7 +150,7 @@ class Narrow(Base):
         return logits, self.value(x)
 
 
-SCRIPTED = [InPlace, Raises, ValueRaises, Branches, Narrow]
+SCRIPTED = [InPlace, Raises, RaisesAtRest, ValueRaises, Branches, Narrow]
 
 
 def traced(path: Path, forward: Forward) -> Path:
@@ -159,6 +166,7 @@ def scripted(path: Path, module: nn.Module) -> Path:
 
 def observations() -> list[Observation]:
     chosen = samples()[[*range(200), *range(4000, 4200)]]
+    chosen[8] = 0
     chosen[7, 0] = chosen[300, 0] = 1.25
     return [(a, b, c, d) for a, b, c, d in chosen.tolist()]
 

@@ -172,6 +172,24 @@ def test_weights_are_read_out(tmp_path: Path, widths: tuple[int, ...], activatio
         assert network.activation == activation.__name__.lower()
 
 
+class Shared(nn.Module):
+    """Both heads read the same hidden layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk, self.policy, self.value = mlp(4, 8, 8), nn.Linear(8, 2), nn.Linear(8, 1)
+
+    def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.trunk(observation).tanh()
+        return self.policy(hidden), self.value(hidden)
+
+
+def test_heads_on_one_trunk(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.trace(Shared().eval(), torch.zeros(1, 4)), tmp_path / "m.pt")
+    shapes = [tuple(weight.shape) for weight in perceptron(load(tmp_path / "m.pt")).weights]
+    assert shapes == [(4, 8), (8, 8), (8, 2)]
+
+
 class Operators(nn.Module):
     """Linear layers in other words."""
 
