@@ -18,9 +18,14 @@ REFERENCE_MODEL = ROOT.parent / "shared/reference/cart-pole-rs-model_traced.pt"
 GOLDEN = "position=0&velocity=0&angle=-1&angular_velocity=0"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """As the service has it; PyTorch's idle threads would spin beside other tests."""
+    set_threads(1)
+
+
 @pytest.fixture(scope="session")
 def policy() -> Policy:
-    set_threads(1)
     return load(BUNDLED_MODEL)
 
 

@@ -186,15 +186,22 @@ def test_a_module_without_forward(tmp_path: Path) -> None:
     assert "forward" in refused(tmp_path / "m.pt")
 
 
-def test_forty_hidden_layers(tmp_path: Path) -> None:
-    path = save(tmp_path / "m.pt", mlp(4, *[8] * 40, 2))
-    assert "--engine native can't compile its 41 layers, more than 8" in refused(path, "native")
+@pytest.mark.parametrize(
+    ("hidden", "reason"),
+    [
+        (7, "--engine native fails: it was asked"),
+        (8, "--engine native can't compile its 9 layers, more than 8"),
+        (40, "--engine native can't compile its 41 layers, more than 8"),
+    ],
+)
+def test_too_deep_to_compile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hidden: int, reason: str
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("it was asked")
 
-
-@pytest.mark.parametrize(("hidden", "engine"), [(7, "native"), (8, "torchscript")])
-def test_auto_compiles_eight_layers(tmp_path: Path, hidden: int, engine: str) -> None:
-    path = save(tmp_path / "m.pt", mlp(4, *[8] * hidden, 2))
-    assert make_runner(load(path), "auto").engine == engine
+    monkeypatch.setattr("cartpole.native._compile", fail)
+    assert reason in refused(save(tmp_path / "m.pt", mlp(4, *[8] * hidden, 2)), "native")
 
 
 @pytest.mark.parametrize("error", [OSError("no space"), RecursionError("deep"), MemoryError()])
