@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cartpole import logs
 from cartpole.exposition import PolicyInfo, exposition
+from cartpole.failures import Failures
 from cartpole.metrics import Metrics
 from cartpole.observation import BadObservation, Observation, parse, printable
 from cartpole.policy import Policy, load
@@ -49,7 +50,7 @@ class Inference:
     def __init__(self, runner: Runner, metrics: Metrics | None = None) -> None:
         self.metrics = metrics or Metrics()
         self.draining = False
-        self._last_failure = ""
+        self._failures = Failures()
         self.use(runner)
 
     def use(self, runner: Runner) -> None:
@@ -61,43 +62,51 @@ class Inference:
     def answer(self, query: bytes) -> Answer:
         """The status and JSON body for a raw query string. Never raises."""
         try:
-            return self._answer_one(parse(query))
+            observation = parse(query)
         except BadObservation as error:
             return refuse(error)
         except Exception as error:
             return self.fail(error)
+        return self._answer_alone(observation)
 
     def answer_all(self, asked: list[Observation | BadObservation]) -> list[Answer]:
         """The same for what was parsed already: one forward for all, one answer for each."""
-        try:
-            if len(asked) == 1 and type(asked[0]) is tuple:
-                return [self._answer_one(asked[0])]
-            observations = [one for one in asked if type(one) is tuple]
-            good = self._answer_good(observations) if observations else []
-        except Exception as error:
-            good = [self.fail(error)] * sum(type(one) is tuple for one in asked)
+        if len(asked) == 1 and type(asked[0]) is tuple:
+            return [self._answer_alone(asked[0])]
+        observations = [one for one in asked if type(one) is tuple]
+        good = self._answer_good(observations) if observations else []
         if len(good) == len(asked):
             return good
         answers = iter(good)
         return [refuse(one) if isinstance(one, BadObservation) else next(answers) for one in asked]
 
-    def _answer_one(self, observation: Observation) -> Answer:
-        started = clock()
-        left, right = self._runner.one(*observation)
-        self.metrics.forward(1, clock() - started)
-        return 200, render(left, right)
+    def _answer_alone(self, observation: Observation) -> Answer:
+        try:
+            started = clock()
+            left, right = self._runner.one(*observation)
+            self.metrics.forward(1, clock() - started)
+            answer = 200, render(left, right)
+            if self._failures.ongoing:
+                self._failures.recovered()
+            return answer
+        except Exception as error:
+            return self.fail(error)
 
     def _answer_good(self, observations: list[Observation]) -> list[Answer]:
-        started = clock()
-        logits = self._runner.batch(observations)
-        self.metrics.forward(len(observations), clock() - started)
-        return [(200, render(left, right)) for left, right in logits]
+        try:
+            started = clock()
+            logits = self._runner.batch(observations)
+            self.metrics.forward(len(observations), clock() - started)
+            answers = [(200, render(left, right)) for left, right in logits]
+            if self._failures.ongoing:
+                self._failures.recovered()
+            return answers
+        except Exception:  # those for which the forward works get their answers
+            return [self._answer_alone(observation) for observation in observations]
 
     def fail(self, error: Exception) -> Answer:
-        """A forward raised: 500, and one log line until it raises something else."""
-        if str(error) != self._last_failure:
-            self._last_failure = str(error)
-            logger.error("forward failed: %s", error)
+        """A forward raised."""
+        self._failures.failed(error)
         return 500, INTERNAL_ERROR
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

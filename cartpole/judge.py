@@ -1,39 +1,86 @@
-"""Whether an engine gives TorchScript's answers: what may serve only after it has been compared."""
+"""Whether an engine gives the module's own answers: nothing serves before it has been compared."""
+
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from cartpole.policy import OBSERVATIONS, BadPolicy, Perceptron, Policy
-from cartpole.runner import MAX_BATCH, Runner
+from cartpole.observation import Observation
+from cartpole.perceptron import Perceptron
+from cartpole.policy import OBSERVATIONS, BadPolicy, Policy, first_line
+
+if TYPE_CHECKING:
+    from cartpole.runner import Runner
+
+Logits = tuple[float, float]
 
 CHECKED = 10_000  # observations, at the start
+_TOGETHER = 1000  # of them at once; each tenth makes as many
 _FLOAT32 = torch.finfo(torch.float32)
 
 
-def check(runner: Runner, policy: Policy, network: Perceptron) -> None:
-    """Hold it against TorchScript within 1e-5 of the largest logit, and alone against together.
+def check(runner: "Runner", policy: Policy, network: Perceptron) -> None:
+    """Hold it against the module within 1e-5 of the largest logit, and alone against together.
 
     Raises:
-        BadPolicy: they differ.
+        BadPolicy: they differ, or the module raises.
     """
-    observations = samples()
-    rows = [(row[0], row[1], row[2], row[3]) for row in observations.tolist()]
-    alone = [runner.one(*row) for row in rows]
-    together = [
-        logits
-        for at in range(0, CHECKED, MAX_BATCH)
-        for logits in runner.batch(rows[at : at + MAX_BATCH])
-    ]
-    found, expected = torch.tensor(alone), policy.forward(observations)
-    same = (found.view(torch.int32) == torch.tensor(together).view(torch.int32)).all(1)
-    right = same & agree(found, expected)
-    wrong = (_defined(network, observations) & ~right).nonzero()
-    if len(wrong):
-        number = int(wrong[0])
-        raise BadPolicy(
-            f"model {policy.path}: compiled, it answers {alone[number]} to {rows[number]}, "
-            f"together with others {together[number]}, TorchScript {expected[number].tolist()}"
-        )
+    for observations in samples().split(_TOGETHER):
+        try:
+            expected = policy.forward(observations)
+        except Exception as error:
+            reason = f"model {policy.path}: its forward fails: {first_line(error)}"
+            raise BadPolicy(reason) from error
+        rows = _rows(observations)
+        alone, together = [runner.one(*row) for row in rows], runner.batch(rows)
+        found = torch.tensor(alone)
+        same = (found.view(torch.int32) == torch.tensor(together).view(torch.int32)).all(1)
+        right = same & agree(found, expected)
+        for number in (_defined(network, observations) & ~right).nonzero().flatten().tolist():
+            raise BadPolicy(
+                f"model {policy.path}: {runner.engine} answers {alone[number]} to {rows[number]}, "
+                f"together with others {together[number]}, the module {expected[number].tolist()}"
+            )
+
+
+def check_repeatable(runner: "Runner", policy: Policy) -> list[Logits | None]:
+    """Ask every tenth observation twice: its answers, none where the forward raises.
+
+    Raises:
+        BadPolicy: the answers differ.
+    """
+    rows = _rows(samples()[::10])
+    first, second = ([_answer(runner, row) for row in rows] for _ in range(2))
+    for row, before, after in zip(rows, first, second, strict=True):
+        if repr(before) != repr(after):  # nan is nan
+            raise BadPolicy(
+                f"model {policy.path}: answers {before} to {row}, then {after}: answers must not "
+                "depend on chance or on earlier observations (a dropout in training mode?)"
+            )
+    return first
+
+
+def agree_together(runner: "Runner", alone: list[Logits | None]) -> bool:
+    """Whether what check_repeatable gave holds, and to the bit the same alone and with others.
+
+    Raises:
+        Exception: what the forward raises.
+    """
+    rows = _rows(samples()[::10])
+    found, expected = runner.batch(rows), torch.tensor(alone)
+    near = agree(torch.tensor(found).nan_to_num(1e30), expected.nan_to_num(1e30))
+    return bool(near.all()) and repr(found) == repr([runner.one(*row) for row in rows])
+
+
+def _answer(runner: "Runner", row: Observation) -> Logits | None:
+    try:
+        return runner.one(*row)
+    except Exception:
+        return None
+
+
+def _rows(observations: Tensor) -> list[Observation]:
+    return [(row[0], row[1], row[2], row[3]) for row in observations.tolist()]
 
 
 def agree(found: Tensor, expected: Tensor) -> Tensor:

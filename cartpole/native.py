@@ -6,19 +6,22 @@ TorchScript stays the judge: what is compiled is compared with it before it may 
 from collections.abc import Callable
 from contextlib import suppress
 from ctypes import CDLL, CFUNCTYPE, c_size_t, c_ssize_t, c_void_p
+from functools import cache, partial
+from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numba import carray, cfunc, njit, types
-from numba.core.errors import NumbaError
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from cartpole.judge import check
-from cartpole.policy import ACTIONS, OBSERVATIONS, BadPolicy, Perceptron, Policy, perceptron
-from cartpole.runner import FORWARD_ROWS, Logits, Runner, padded
+from cartpole import judge
+from cartpole.judge import Logits
+from cartpole.perceptron import NotPerceptron, padded, perceptron
+from cartpole.policy import ACTIONS, OBSERVATIONS, Policy
+from cartpole.runner import FORWARD_ROWS, Runner, memory_of
 
 Array = NDArray[np.float32]
 
@@ -33,89 +36,115 @@ _MATHEMATICS = {"contract", "nsz"}
 _UNROLLED = 4  # inputs that are added to the sums at once; widths are multiples of it
 
 
+_ALIGNED = 16  # floats; a cache line, a whole vector of any machine
+
+MOST_LAYERS = 8  # layers are nested in each other: each takes longer to compile than the last
+
+
 class Native(Runner):
     """Runs a perceptron policy as one compiled function. See Runner; not thread-safe either.
 
     Raises:
         NotPerceptron: the policy holds an operator that can't be compiled here.
-        BadPolicy: the compiled function does not give TorchScript's answers.
+        BadPolicy: the compiled function does not give the module's answers.
     """
 
     engine = "native"
 
     def _prepare(self, policy: Policy) -> None:
         network = perceptron(policy)
-        self._hidden = [torch.zeros(len(bias)) for bias in padded(network)[1][:-1]]
-        memory = [tensor.data_ptr() for tensor in (self._input, *self._hidden, self._output)]
-        try:
-            one, rows = _compile(network, memory)
-        except NumbaError as error:
-            raise BadPolicy(
-                f"model {policy.path}: can't be compiled: {str(error).splitlines()[0]}"
-            ) from error
-        self.one = one
+        if len(network.weights) > MOST_LAYERS:
+            raise NotPerceptron(f"{len(network.weights)} layers, more than {MOST_LAYERS}")
+        weights, biases = padded(network)
+        widths = (OBSERVATIONS, *(len(bias) for bias in biases))
+        source, target, *layers = _places(widths)
+        memory = torch.zeros(layers[-1])
+        for place, tensor in zip(layers, chain(*zip(weights, biases, strict=True)), strict=False):
+            memory[place : place + tensor.numel()] = tensor.flatten()
+        self._input = memory[source : source + FORWARD_ROWS * OBSERVATIONS]
+        self._output = memory[target : target + FORWARD_ROWS * ACTIONS]
+        self._input_memory, self._output_memory = memory_of(self._input), memory_of(self._output)
+        one, rows = _compile(widths, network.activation)
+        address = memory.data_ptr()
+        self.one = bound = partial(one, address)
+        bound.__dict__["memory"] = memory  # stays while it can be called, the runner or not
         # Faster than TorchScript at every number of rows (bench/micro.py: batch-…, native-batch-…).
         self._rows = FORWARD_ROWS
-        self._step = CFUNCTYPE(None, c_ssize_t)(rows.address)
-        self._views = [(number,) for number in range(FORWARD_ROWS + 1)]
-        self._keep = rows
-        check(self, policy, network)
+        self._step = CFUNCTYPE(None, c_ssize_t, c_ssize_t)(rows.address)
+        self._views = [(address, number) for number in range(FORWARD_ROWS + 1)]
+        judge.check(self, policy, network)
         _give_back_compiler()
 
 
-def _compile(
-    network: Perceptron, memory: list[int]
-) -> tuple[Callable[[float, float, float, float], Logits], Any]:
+def _places(widths: tuple[int, ...]) -> list[int]:
+    """Where in a network's memory, in floats, everything begins; last its size.
+
+    First float32[FORWARD_ROWS, 4] in and float32[FORWARD_ROWS, 2] out, then the weight and bias of
+    each layer, then the values of each hidden layer.
+    """
+    layers = [size for before, after in pairwise(widths) for size in (before * after, after)]
+    sizes = [FORWARD_ROWS * widths[0], FORWARD_ROWS * widths[-1], *layers, *widths[1:-1]]
+    return list(accumulate((-(-size // _ALIGNED) * _ALIGNED for size in sizes), initial=0))
+
+
+@cache  # numba keeps what it has compiled, 5 MiB, for ever: once for each shape of network
+def _compile(widths: tuple[int, ...], activation: str) -> tuple[Callable[..., Logits], Any]:
     """Two functions: of the floats of an observation, and of the number of rows to compute.
 
-    Args:
-        memory: the addresses that they work on: float32[FORWARD_ROWS, 4] in, float32[width] of each
-            hidden layer, float32[FORWARD_ROWS, 2] out.
+    Both take the address of the network's memory first.
     """
-    source, *hidden, target = memory
-    activations = [tanh if network.activation == "tanh" else relu] * len(hidden) + [identity]
+    number = len(widths) - 1
+    source, target, *places = (4 * place for place in _places(widths))  # bytes
+    weights, biases = places[: 2 * number : 2], places[1 : 2 * number : 2]
+    activations = [tanh if activation == "tanh" else relu] * (number - 1) + [identity]
     row: Any = None
-    for weight, bias, activate, given in zip(
-        *padded(network), activations, [source, *hidden], strict=True
+    for shape, weight, bias, given, activate in zip(
+        pairwise(widths), weights, biases, [0, *places[2 * number : -1]], activations, strict=True
     ):
-        row = _layer(row, given, weight.numpy(), bias.numpy(), activate)
+        row = _layer(row, shape, weight, bias, given, activate)
 
-    @njit((types.float64,) * OBSERVATIONS)  # type: ignore[untyped-decorator]
-    def one(position: float, velocity: float, angle: float, angular_velocity: float) -> Logits:
-        observation, logits = carray(_at(source), OBSERVATIONS), carray(_at(target), ACTIONS)
+    @njit((types.intp, *(types.float64,) * OBSERVATIONS))  # type: ignore[untyped-decorator]
+    def one(
+        memory: int, position: float, velocity: float, angle: float, angular_velocity: float
+    ) -> Logits:
+        observation = carray(_at(memory + source), OBSERVATIONS)
+        logits = carray(_at(memory + target), ACTIONS)
         observation[0], observation[1] = position, velocity
         observation[2], observation[3] = angle, angular_velocity
-        row(observation, logits)
+        row(memory, observation, logits)
         return float(logits[0]), float(logits[1])
 
-    @cfunc(types.void(types.intp))  # type: ignore[untyped-decorator]
-    def rows(number: int) -> None:
-        observations = carray(_at(source), (FORWARD_ROWS, OBSERVATIONS))
-        logits = carray(_at(target), (FORWARD_ROWS, ACTIONS))
+    @cfunc(types.void(types.intp, types.intp))  # type: ignore[untyped-decorator]
+    def rows(memory: int, number: int) -> None:
+        observations = carray(_at(memory + source), (FORWARD_ROWS, OBSERVATIONS))
+        logits = carray(_at(memory + target), (FORWARD_ROWS, ACTIONS))
         for index in range(number):
-            row(observations[index], logits[index])
+            row(memory, observations[index], logits[index])
 
     # What numba's dispatcher calls once it has looked at the types, which are always the same.
     (compiled,) = one.overloads.values()
     return compiled.entry_point, rows
 
 
-def _layer(before: Any, address: int, weight: Array, bias: Array, activate: Any) -> Any:
+def _layer(
+    before: Any, shape: tuple[int, int], weight_at: int, bias_at: int, given_at: int, activate: Any
+) -> Any:
     """A function of one row, observation in and this layer's outputs out.
 
-    Those before it write at the address what this layer reads. All but the row is constant in the
-    compiled code.
+    Those before it write into the network's memory what this layer reads.
     """
-    inputs, outputs = weight.shape
+    inputs, outputs = shape
     first = before is None
 
     @njit(fastmath=_MATHEMATICS)  # type: ignore[untyped-decorator]
-    def run(observation: Array, output: Array) -> None:
+    def run(memory: int, observation: Array, output: Array) -> None:
+        weight = carray(_at(memory + weight_at), (inputs, outputs))
+        bias = carray(_at(memory + bias_at), outputs)
         if first:
             given = observation
         else:
-            given = carray(_at(address), inputs)
-            before(observation, given)
+            given = carray(_at(memory + given_at), inputs)
+            before(memory, observation, given)
         for j in range(outputs):
             output[j] = bias[j]
         for i in range(0, inputs, _UNROLLED):
@@ -181,7 +210,7 @@ def identity(x: np.float32) -> np.float32:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _at(context: Any, address: Any) -> Any:
-    """A pointer to the float32 values at a constant address."""
+    """A pointer to the float32 values at an address."""
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.inttoptr(arguments[0], target.get_value_type(signature.return_type))

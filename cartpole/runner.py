@@ -12,20 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
+from cartpole import judge
+from cartpole.judge import Logits
 from cartpole.observation import Observation
-from cartpole.policy import (
-    ACTIONS,
-    OBSERVATIONS,
-    BadPolicy,
-    NotPerceptron,
-    Perceptron,
-    Policy,
-    perceptron,
-)
-
-Logits = tuple[float, float]
+from cartpole.perceptron import NotPerceptron, Perceptron, padded, perceptron
+from cartpole.policy import ACTIONS, OBSERVATIONS, BadPolicy, Policy, first_line
 
 MAX_BATCH = 1024
 FORWARD_ROWS = 256  # rows that one forward computes at the most
@@ -33,7 +25,6 @@ FORWARD_ROWS = 256  # rows that one forward computes at the most
 # How BLAS sums a row depends on how many rows there are: a single row goes to another kernel than
 # four, say. Rows are padded to a multiple of the first of these from which on it no longer does.
 ROW_GROUPS = (1, 4, 8, 16)
-WIDTH_GROUP = 16  # hidden layers are padded to whole vectors, so that no unit is in a remainder
 
 _OBSERVATION, _LOGITS = struct.Struct(f"{OBSERVATIONS}f"), struct.Struct(f"{ACTIONS}f")
 
@@ -66,15 +57,33 @@ class Runner:
         self.policy = policy
         self._input = torch.zeros(FORWARD_ROWS, OBSERVATIONS)
         self._output = torch.zeros(FORWARD_ROWS, ACTIONS)
-        self._input_memory, self._output_memory = _memory(self._input), _memory(self._output)
+        self._input_memory, self._output_memory = memory_of(self._input), memory_of(self._output)
         self._prepare(policy)
 
     def _prepare(self, policy: Policy) -> None:
         try:
-            self._step, self._hidden = _perceptron_step(perceptron(policy))
-        except NotPerceptron:
-            self._step, self._hidden = _module_step(policy.forward), []
-        self._choose_row_group()
+            network = perceptron(policy)
+            self._step, self._hidden = _perceptron_step(network)
+            self._choose_row_group()
+            judge.check(self, policy, network)
+        except Exception as error:  # NotPerceptron, BadPolicy, what PyTorch says of odd weights
+            logger.info("model %s runs its own forward: %s", policy.path, first_line(error))
+            self._use_module(policy)
+
+    def _use_module(self, policy: Policy) -> None:
+        """Run the module's own forward, and more than a row at once only if that's the same."""
+        self._step, self._hidden = _module_step(policy.module), []
+        self._bind(1, rows=1)
+        alone = judge.check_repeatable(self, policy)
+        if _has_branches(policy.module) or not self._is_same_together(alone):
+            self._bind(1, rows=1)
+
+    def _is_same_together(self, alone: list[Logits | None]) -> bool:
+        try:
+            self._choose_row_group()
+            return judge.agree_together(self, alone)
+        except Exception:  # the module raises for some observations
+            return False
 
     def batch(self, observations: Sequence[Observation]) -> list[Logits]:
         """Run 1 to 1,024 observations: one (left, right) for each, in their order.
@@ -105,11 +114,7 @@ class Runner:
         samples = torch.randn(FORWARD_ROWS, OBSERVATIONS, generator=generator) * scale
         observations: list[Observation] = [tuple(row) for row in samples.tolist()]
         for group in ROW_GROUPS:
-            self._rows = FORWARD_ROWS
-            self._views: list[tuple[Any, ...]] = [
-                self._tensors(rows, group) for rows in range(FORWARD_ROWS + 1)
-            ]
-            self.one = self._bind_one()
+            self._bind(group)
             alone = [self.one(*observation) for observation in observations]
             if all(
                 self._forward(observations[-rows:]) == alone[-rows:]
@@ -117,6 +122,14 @@ class Runner:
             ):
                 return
         self._rows = 1
+
+    def _bind(self, group: int, rows: int = FORWARD_ROWS) -> None:
+        """Compute up to `rows` rows at once, padded to a multiple of `group`."""
+        self._rows = rows
+        self._views: list[tuple[Any, ...]] = [
+            self._tensors(number, group) for number in range(FORWARD_ROWS + 1)
+        ]
+        self.one = self._bind_one()
 
     def _tensors(self, rows: int, group: int) -> tuple[Tensor, ...]:
         """The step's arguments: all rows that are computed, then those that are activated."""
@@ -162,17 +175,20 @@ def make_runner(policy: Policy, engine: str = "torchscript") -> Runner:
 def _native(policy: Policy) -> Runner:
     try:
         from cartpole.native import Native
-    except ImportError as error:
-        reason = f"--engine native needs the extra, cartpole[native] ({error})"
-        raise BadPolicy(reason) from error
-    try:
+
         return Native(policy)
+    except BadPolicy:
+        raise
+    except ImportError as error:
+        reason = f"--engine native needs the extra, cartpole[native] ({first_line(error)})"
     except NotPerceptron as error:
         reason = f"model {policy.path}: --engine native can't compile its {error}"
-        raise BadPolicy(reason) from error
+    except Exception as error:  # of numba, LLVM or the system
+        reason = f"model {policy.path}: --engine native fails: {first_line(error)}"
+    raise BadPolicy(reason)
 
 
-def _memory(tensor: Tensor) -> memoryview:
+def memory_of(tensor: Tensor) -> memoryview:
     """A float32 tensor's own memory; the tensor must be kept alive."""
     return memoryview((ctypes.c_char * tensor.nbytes).from_address(tensor.data_ptr())).cast("B")
 
@@ -192,28 +208,28 @@ def _perceptron_step(network: Perceptron) -> tuple[Step, list[Tensor]]:
         return layers[-1]
 
     # Tracing unrolls the loop over the layers: passing lists of tensors to a scripted function
-    # instead costs half as much again (bench/micro.py: cartpole-inference).
+    # instead costs half as much again (bench/micro.py: cartpole-inference). What torch.jit.trace
+    # makes is kept for ever, 0.1 MiB a reload; a function of its own goes with its runner.
     source, target = torch.zeros(FORWARD_ROWS, OBSERVATIONS), torch.zeros(FORWARD_ROWS, ACTIONS)
-    return torch.jit.trace(step, (source, *hidden, target, *hidden), check_trace=False), hidden
+    graph, _ = torch._C._create_graph_by_tracing(
+        step, (source, *hidden, target, *hidden), lambda _: "", strict=True, force_outplace=False
+    )
+    return torch._C._create_function_from_graph("step", graph), hidden
 
 
-def padded(network: Perceptron) -> tuple[list[Tensor], list[Tensor]]:
-    """The same weights and biases with units added that are always 0 and weigh nothing."""
-    weights: list[Tensor] = []
-    biases: list[Tensor] = []
-    inputs = 0
-    for weight, bias in zip(network.weights, network.biases, strict=True):
-        outputs = -len(bias) % WIDTH_GROUP if len(weights) + 1 < len(network.weights) else 0
-        weights.append(pad(weight, (0, outputs, 0, inputs)).contiguous())
-        biases.append(pad(bias, (0, outputs)).contiguous())
-        inputs = outputs
-    return weights, biases
-
-
-def _module_step(forward: torch.jit.ScriptModule) -> Step:
+def _module_step(module: torch.jit.ScriptModule) -> Step:
     """For policies that are no perceptron: their own forward, its answer copied into place."""
 
     def step(observations: Tensor, logits: Tensor) -> None:
-        logits.copy_(forward(observations))
+        found: Tensor = module(observations)[0]
+        if found.shape != logits.shape:  # copying would broadcast it
+            raise RuntimeError(f"found logits {list(found.shape)} for {len(logits)} rows")
+        logits.copy_(found.detach())
 
     return step
+
+
+def _has_branches(module: torch.jit.ScriptModule) -> bool:
+    """Whether one observation may decide how those beside it are computed."""
+    graph: Any = module.inlined_graph
+    return any(graph.findAllNodes(f"prim::{kind}") for kind in ("If", "Loop", "RaiseException"))

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from bench.certificate import make_certificate
 from cartpole.policy import Policy, load
@@ -14,22 +15,39 @@ ROOT = Path(__file__).resolve().parent.parent
 # cart-pole-rs's own model file; it lies beside the checkout on some machines, and is not ours.
 REFERENCE_MODEL = ROOT.parent / "shared/reference/cart-pole-rs-model_traced.pt"
 
-needs_reference = pytest.mark.skipif(
-    not REFERENCE_MODEL.exists(), reason="cart-pole-rs's model file is not on this machine"
-)
-
 GOLDEN = "position=0&velocity=0&angle=-1&angular_velocity=0"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """As the service has it; PyTorch's idle threads would spin beside other tests."""
+    set_threads(1)
 
 
 @pytest.fixture(scope="session")
 def policy() -> Policy:
-    set_threads(1)
     return load(BUNDLED_MODEL)
 
 
 @pytest.fixture(scope="session")
 def runner(policy: Policy) -> Runner:
     return Runner(policy)
+
+
+@pytest.fixture(scope="session", params=[None, REFERENCE_MODEL][: 1 + REFERENCE_MODEL.exists()])
+def frozen_model(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, tuple[float, float]]:
+    """A file as cart-pole-rs's, and where it is, its own; with the logits of (0, 0, -1, 0).
+
+    That is: traced, two heads, frozen, optimized for inference, without metadata.
+    """
+    if request.param:
+        return request.param, (15.974627, -15.953771)
+    path = tmp_path_factory.mktemp("frozen") / "model_traced.pt"
+    frozen = torch.jit.freeze(torch.jit.load(BUNDLED_MODEL).eval())
+    torch.jit.save(torch.jit.optimize_for_inference(frozen), path)
+    return path, (16.007734, -15.989034)
 
 
 @pytest.fixture(scope="session")

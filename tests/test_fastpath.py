@@ -374,6 +374,7 @@ def test_one_forward_for_all_that_arrive_together(runner: Runner) -> None:
             return super().batch(observations)
 
     counting = Counting(runner.policy)
+    counting.sizes.clear()  # of the start's checks
 
     async def run() -> None:
         connection = Connection(Inference(counting), True)
@@ -402,18 +403,18 @@ def test_more_than_a_batch_in_one_turn(inference: Inference) -> None:
 
 def test_a_forward_that_raises(runner: Runner, caplog: pytest.LogCaptureFixture) -> None:
     failing = Runner(runner.policy)
-    batch = failing.batch
+    one, batch = failing.one, failing.batch
 
     def fail(*_: Any) -> Any:
         raise RuntimeError("no forward today")
 
     async def run() -> None:
         connection = Connection(Inference(failing), True)
-        failing.batch = fail  # type: ignore[method-assign,assignment]
+        failing.one = failing.batch = fail  # type: ignore[method-assign,assignment]
         written = await connection.send(USUAL + CORPUS["bad"] + OTHER, USUAL + USUAL)
         assert [status for status, _ in answers(written)] == [b"500", b"400"] + [b"500"] * 3
         assert len(caplog.records) == 1
-        failing.batch = batch  # type: ignore[method-assign]
+        failing.one, failing.batch = one, batch  # type: ignore[method-assign]
         written = await connection.send(USUAL + OTHER)
         assert [status for status, _ in answers(written)][-2:] == [b"200", b"200"]
 

@@ -10,7 +10,6 @@ from torch import nn
 from cartpole.observation import Observation
 from cartpole.policy import Policy, close, load
 from cartpole.runner import MAX_BATCH, Runner
-from tests.conftest import REFERENCE_MODEL, needs_reference
 from tests.test_policy import mlp, save
 
 LARGEST = torch.finfo(torch.float32).max
@@ -43,12 +42,11 @@ def test_agrees_with_the_modules_forward(policy: Policy, runner: Runner) -> None
     assert runner.engine == "torchscript"
 
 
-@needs_reference
-def test_cart_pole_rs_own_file() -> None:
-    policy = load(REFERENCE_MODEL)
+def test_a_file_as_cart_pole_rs_own(frozen_model: tuple[Path, tuple[float, float]]) -> None:
+    policy = load(frozen_model[0])
     runner = Runner(policy)
     check(policy, runner)
-    assert runner.one(0, 0, -1, 0) == pytest.approx((15.974627, -15.953771), rel=1e-6)
+    assert runner.one(0, 0, -1, 0) == pytest.approx(frozen_model[1], rel=1e-6)
 
 
 @pytest.mark.parametrize(

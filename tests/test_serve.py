@@ -23,7 +23,7 @@ from cartpole.observation import NAMES
 from cartpole.policy import Policy, close
 from cartpole.runner import Runner
 from cartpole.settings import BUNDLED_MODEL
-from tests.conftest import GOLDEN, REFERENCE_MODEL, ROOT, needs_reference
+from tests.conftest import GOLDEN, ROOT
 
 SERVE = [sys.executable, "-m", "cartpole.serve"]
 
@@ -127,11 +127,11 @@ def read_answers(client: socket.socket, number: int) -> list[bytes]:
     return answers
 
 
-@needs_reference
-def test_serves_cart_pole_rs_own_file() -> None:
-    with serving("--model", str(REFERENCE_MODEL)) as running:
+def test_serves_a_file_as_cart_pole_rs_own(frozen_model: tuple[Path, tuple[float, float]]) -> None:
+    path, (left, right) = frozen_model
+    with serving("--model", str(path)) as running:
         logits = json.loads(running.get(f"/inference?{GOLDEN}")[1])
-    assert logits == pytest.approx({"left": 15.974627, "right": -15.953771}, rel=1e-6)
+    assert logits == pytest.approx({"left": left, "right": right}, rel=1e-6)
 
 
 def test_says_in_one_line_what_it_serves_and_stops_cleanly() -> None:
