@@ -123,6 +123,7 @@ class Pool:
         return self.workers[-1]
 
     def kill(self, worker: WorkerProcess) -> None:
+        worker.cells[COLUMNS.ready] = 0
         worker.leave(signal.SIGKILL, self.clock.now)
 
     def look(self) -> None:
