@@ -7,6 +7,8 @@ import os
 import resource
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -20,7 +22,9 @@ from cartpole.metrics import COLUMNS
 from cartpole.pool import Clock
 from cartpole.settings import Settings
 from cartpole.workers import Supervisor
+from tests.conftest import ROOT
 from tests.stub_worker import serve
+from tests.test_workers import children, wait_until
 
 PATIENCE_SECONDS = 30
 
@@ -555,3 +559,63 @@ def test_stops_after_so_many_requests_of_all_workers(
     assert caplog.messages == ["--limit-requests 10 is reached: stopping"]
     assert caplog.records[0].levelno == logging.INFO
     assert (service.supervisor.exit_code, service.restarts()) == (0, 0)
+
+
+# As a process of its own
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from cartpole.settings import Settings
+from cartpole.workers import Supervisor
+from tests.stub_worker import serve
+import logging, socket
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    settings = Settings(model=Path(sys.argv[1]), workers=2)
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    supervisor = Supervisor(settings, sockets, serve)
+    supervisor.run()
+    sys.exit(supervisor.exit_code)
+"""
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A supervisor that has replaced both of its workers once."""
+    (tmp_path / "program.py").write_text(PROGRAM)
+    (tmp_path / "model").write_text("serve")
+    with subprocess.Popen(
+        [sys.executable, tmp_path / "program.py", tmp_path / "model"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as started:
+        assert started.stderr
+        wait_until(lambda: len(workers_of(started)) == 2)
+        started.send_signal(signal.SIGHUP)
+        assert [next(started.stderr) for _ in range(2)] == [
+            "reload: replacing 2 workers\n",
+            "reload: done\n",
+        ]
+        wait_until(lambda: len(workers_of(started)) == 2)
+        yield started
+        started.kill()
+
+
+def workers_of(process: subprocess.Popen[str]) -> set[int]:
+    return children(process.pid)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_process_stops(process: subprocess.Popen[str], number: signal.Signals) -> None:
+    process.send_signal(number)
+    _, log = process.communicate(timeout=PATIENCE_SECONDS)
+    assert (process.returncode, log) == (0, "")
+
+
+def test_workers_do_not_outlive_their_supervisor(process: subprocess.Popen[str]) -> None:
+    workers = workers_of(process)
+    process.kill()
+    process.wait()
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))

@@ -44,7 +44,7 @@ class Pair:
         return self.scrape()["cartpole_worker_restarts_total", ()]
 
     def children(self) -> set[int]:
-        return children(self.server)
+        return children(self.server.process.pid)
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +67,8 @@ def pair(running: Pair) -> Iterator[Pair]:
     wait_until(lambda: len(running.children()) == 2)
 
 
-def children(server: Server) -> set[int]:
+def children(pid: int) -> set[int]:
     """The workers; multiprocessing's own helper is none."""
-    pid = server.process.pid
     found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     workers = set()
     for child in found:
