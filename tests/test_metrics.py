@@ -109,7 +109,7 @@ def test_request_seconds_begin_when_the_head_was_read(runner: Runner, fast: bool
         return connection
 
     connection = asyncio.run(ask())
-    assert statuses(connection.transport.written) == [200] * 3
+    assert statuses(bytes(connection.transport.written)) == [200] * 3
     found = read(exposition(connection.worker.metrics.board, PolicyInfo("a", "b", "c")))
     assert found["cartpole_request_seconds_count", ()] == 3
     assert found["cartpole_request_seconds_bucket", (("le", "0.02"),)] == 0
