@@ -147,11 +147,11 @@ def _start(process: SpawnProcess) -> None:
     except FileNotFoundError as error:
         raise OSError(error.errno, "the working directory is gone") from error
     # The worker gets these signals once it has handlers for them: `serve` unblocks them.
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         process.start()
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _run(
