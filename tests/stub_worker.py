@@ -19,10 +19,13 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 def serve(settings: Settings, sockets: list[socket.socket], board: Path, row: int) -> int:
-    """Orders: `exit CODE`, `die`, `hang`; `stubborn`: serve on whatever the signal; else serve."""
+    """Orders: `exit CODE`, `exit CODE late`, `die`, `hang`; `stubborn`: serve on whatever the signal; else serve."""
     metrics = Metrics(Board.shared(settings.workers, board), row)
     orders = settings.model.read_text().split()  # a FIFO makes it wait here
+    with open(settings.model.with_name("readers"), "a") as readers:
+        readers.write(f"{os.getpid()}\n")
     if orders[0] == "exit":
+        time.sleep(0.3 * len(orders[2:]))
         return int(orders[1])
     if orders[0] == "die":
         os.kill(os.getpid(), signal.SIGKILL)

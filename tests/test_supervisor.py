@@ -84,6 +84,10 @@ class Service:
         """All processes, also those that start or end."""
         return {worker.process.pid or 0 for worker in self.pool.workers}
 
+    def readers(self) -> set[int]:
+        """All that have read their orders."""
+        return set(map(int, self.model.with_name("readers").read_text().split()))
+
     def signal(self, *numbers: int) -> None:
         self.supervisor.signal_queue += numbers
 
@@ -183,9 +187,9 @@ def test_a_dead_worker_keeps_its_row_no_longer(make: Start) -> None:
 def test_a_good_reload_right_after_a_bad_one(make: Start, caplog: pytest.LogCaptureFixture) -> None:
     service = make()
     old = service.start()
-    service.order("exit 3")
+    service.order("exit 3 late")
     service.signal(signal.SIGHUP)
-    service.until(lambda: len(service.pids()) == 3)
+    service.until(lambda: len(service.readers() & service.pids()) == 3)
     service.order("serve")
     service.signal(signal.SIGHUP)
     service.until_logged("reload: done")
@@ -248,11 +252,13 @@ def test_a_reload_that_hangs_gives_way_to_the_next(
 ) -> None:
     service = make()
     old = service.start()
-    service.order_to_hang()
+    service.order("hang")
     os.kill(min(old), signal.SIGKILL)
     service.until(service.restarts)
     service.signal(signal.SIGHUP)
-    service.until(lambda: len(service.pids()) == 3)  # one that serves, two that hang
+    service.until(
+        lambda: len(service.readers() & service.pids()) == 3
+    )  # one that serves, two that hang
     assert len(service.serving()) == 1
     service.order("serve")
     service.signal(signal.SIGHUP)
