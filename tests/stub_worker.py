@@ -19,7 +19,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 def serve(settings: Settings, sockets: list[socket.socket], board: Path, row: int) -> int:
-    """Orders: `exit CODE`, `exit CODE late`, `die`, `hang`; `stubborn`: serve on whatever the signal; else serve."""
+    """Orders: `exit CODE`, `exit CODE late`, `die`, `hang`, `stubborn` (it never ends), `serve`."""
     metrics = Metrics(Board.shared(settings.workers, board), row)
     orders = settings.model.read_text().split()  # a FIFO makes it wait here
     with open(settings.model.with_name("readers"), "a") as readers:
