@@ -46,19 +46,19 @@ class _Collector:
         for status, column in COLUMNS.refusals.items():
             refusals.add_metric((_REASONS[status],), board.total(column))
         yield refusals
-        yield self._durations("request", "From reading a request to its answer.", REQUEST)
+        yield self._durations("request", _REQUEST_HELP, REQUEST)
         yield self._durations("inference", "One forward.", FORWARD)
         yield self._histogram(
             "cartpole_batch_size", "Observations of one forward.", SIZE, BATCH_SIZES, 1
         )
         for name, text, column in (
             ("connections_open", "Open connections.", COLUMNS.connections),
-            ("workers", "Workers that serve.", COLUMNS.ready),
+            ("workers", "Workers that serve and are not being replaced.", COLUMNS.ready),
         ):
             yield core.GaugeMetricFamily(f"cartpole_{name}", text, board.total(column))
         for name, text, column in (
             ("connections_accepted", "Connections accepted.", COLUMNS.accepted),
-            ("worker_restarts", "Workers that ended and were replaced.", COLUMNS.restarts),
+            ("worker_restarts", "Workers that ended or hung and were replaced.", COLUMNS.restarts),
         ):
             yield core.CounterMetricFamily(f"cartpole_{name}", text, board.total(column))
         yield core.InfoMetricFamily(
@@ -97,6 +97,7 @@ class _Collector:
         yield from families.values()
 
 
+_REQUEST_HELP = "From when a request's head was read (of a batch: its first) to its answer."
 _REASONS = {
     400: "not valid HTTP",
     408: "head too slow",

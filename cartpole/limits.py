@@ -143,6 +143,7 @@ class Worker:
 
     def tick(self) -> None:
         """A second has passed."""
+        self.metrics.beat()
         self.flush()  # nobody's time runs out on what has been read already
         self.second += 1
         for connection in tuple(self.connections):

@@ -3,11 +3,14 @@
 On the way of a request they are only added to; cartpole/exposition.py tells them.
 """
 
+import logging
 import mmap
 import os
 from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
+
+logger = logging.getLogger("cartpole")
 
 _STEPS = (1, 2, 5)  # of each power of ten
 MICROSECONDS = (5, *(step * 10**power for power in range(1, 6) for step in _STEPS), 10**6)
@@ -26,6 +29,7 @@ class _Columns:
         self.width = 0
         self.pid, self.connections, self.accepted = self._take(1), self._take(1), self._take(1)
         self.ready, self.restarts = self._take(1), self._take(1)
+        self.beats, self.total_requests = self._take(1), self._take(1)
         self.requests = {route: self._table(STATUSES) for route in ROUTES}
         self.refusals = self._table(REFUSALS)
         # Of a histogram: its buckets, the one above all limits, and the sum.
@@ -79,6 +83,13 @@ class Board:
     def total(self, column: int) -> int:
         return sum(row[column] for row in self.rows)
 
+    def reached(self, limit: int) -> bool:
+        """Whether all workers that ever were have answered so many requests; logs it if so."""
+        if self.total(COLUMNS.total_requests) < limit:
+            return False
+        logger.info("--limit-requests %d is reached: stopping", limit)
+        return True
+
 
 def _map(path: Path, size: int) -> mmap.mmap:
     try:
@@ -96,6 +107,7 @@ class Metrics:
         self.board = board or Board(1)
         self.cells = self.board.rows[row]
         self.cells[COLUMNS.pid] = os.getpid()
+        self._requests_before = self.cells[COLUMNS.total_requests]
 
     @property
     def accepted(self) -> int:
@@ -105,6 +117,14 @@ class Metrics:
     def ready(self) -> None:
         """This worker serves."""
         self.cells[COLUMNS.ready] = 1
+
+    def beat(self) -> None:
+        """Once a second: the event loop turns."""
+        self.cells[COLUMNS.beats] += 1
+
+    def total_requests(self, number: int) -> None:
+        """So many requests of all kinds has this process answered."""
+        self.cells[COLUMNS.total_requests] = self._requests_before + number
 
     def forward(self, size: int, nanoseconds: int) -> None:
         """One forward of so many observations."""

@@ -8,11 +8,13 @@ import sys
 from fcntl import ioctl
 from http import HTTPStatus
 from termios import FIONREAD
+from time import perf_counter_ns as clock
 from typing import Any
 
 import uvicorn
 from uvicorn.server import ServerState
 
+from cartpole.app import HEAD_READ
 from cartpole.limits import HEALTH_RESERVE, RESERVE_SECONDS, Worker
 from cartpole.messages import WholeRequests
 from cartpole.refusals import refusal
@@ -222,6 +224,7 @@ class LimitedProtocol(WholeRequests):
         self.in_head = False
         if self.refusal:
             return
+        self.scope[HEAD_READ] = clock()  # type: ignore[literal-required]
         version, method = self.parser.get_http_version(), self.parser.get_method()
         self.scope["method"] = method.decode("ascii")
         if status := fault(version, method, self.url, self.headers):

@@ -45,6 +45,16 @@ def _integer(least: int, most: int) -> Callable[[str], int]:
     return parse
 
 
+def _integer_or_zero(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            return 0 if text == "0" else _integer(least, most)(text)
+        except ValueError as error:
+            raise ValueError(f"{error}, or 0") from error
+
+    return parse
+
+
 def _choice(*names: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in names:
@@ -89,6 +99,9 @@ class Settings:
     engine: Annotated[str, _choice(*ENGINES), "native: compiled for this machine"] = "torchscript"
     workers: Annotated[int, _integer(1, 1024), "processes that serve"] = 1
     pin: Annotated[bool, _switch, "give each worker a core of its own"] = False
+    worker_timeout: Annotated[
+        int, _integer_or_zero(3, 3600), "seconds that one of several may hang; 0: for ever"
+    ] = 10
     threads: Annotated[int, _integer(1, 1024), "PyTorch's intra-op threads, of each worker"] = 1
     log_level: Annotated[str, _choice(*LOG_LEVELS), "least level that is logged"] = "info"
     log_format: Annotated[str, _choice("text", "json"), "how a line is written"] = "text"
@@ -97,7 +110,9 @@ class Settings:
     limit_head: Annotated[int, _integer(256, 2**20), "bytes of a request head, then 431"] = 16384
     limit_body: Annotated[int, _integer(0, 2**30), "bytes of a request body, then 413"] = 1048576
     limit_connections: Annotated[int, _integer(1, 10**6), "open connections, then 503"] = 10000
-    limit_requests: Annotated[int, _integer(0, 10**12), "stop after so many; 0: never"] = 0
+    limit_requests: Annotated[
+        int, _integer(0, 10**12), "stop after so many, of all workers together; 0: never"
+    ] = 0
     busy_poll: Annotated[bool, _switch, "never sleep while requests arrive; uses a core"] = False
     busy_poll_seconds: Annotated[int, _integer(1, 3600), "silence that ends busy polling"] = 1
     head_timeout: Annotated[int, _integer(1, 3600), "seconds to send a head, then 408"] = 10

@@ -47,7 +47,6 @@ def build(settings: Settings, metrics: Metrics) -> "Server":
         create_app(inference, settings.access_log),
         loop="uvloop",
         http=cast(type[asyncio.Protocol], protocol),
-        limit_max_requests=settings.limit_requests or None,
         timeout_graceful_shutdown=settings.shutdown_timeout,
         ws="none",
         lifespan="off",
@@ -154,7 +153,13 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         drained = time.monotonic() >= self._drained_at
-        return await super().on_tick(counter) or drained
+        return await super().on_tick(counter) or drained or self._limit_reached()
+
+    def _limit_reached(self) -> bool:
+        """Among several workers it is the supervisor that adds up and stops them all."""
+        metrics, limit = self._inference.metrics, self._settings.limit_requests
+        metrics.total_requests(self.server_state.total_requests)
+        return bool(limit) and self._settings.workers == 1 and metrics.board.reached(limit)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._worker.stop()
@@ -167,6 +172,7 @@ class Server(uvicorn.Server):
             if self._inference.metrics.accepted == before:
                 break
         await super().shutdown(sockets)
+        self._inference.metrics.total_requests(self.server_state.total_requests)
         logger.info("stopped after %d requests", self.server_state.total_requests)
 
     def _summary(self, address: str) -> str:

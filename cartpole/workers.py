@@ -4,236 +4,214 @@ The sockets stay open here: who replaces a worker takes over what was accepted f
 """
 
 import logging
-import os
 import signal
 import socket
-import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from multiprocessing import resource_tracker
-from pathlib import Path
-
-import uvicorn
-from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
 from cartpole import signals
-from cartpole.metrics import COLUMNS, Board
+from cartpole.metrics import COLUMNS
+from cartpole.pool import Pool, Serve, WorkerProcess
 from cartpole.settings import Settings
 
-EXIT_START = uvicorn.config.STARTUP_FAILURE
-READY_SECONDS = 60  # for a worker to be ready in, then it is taken for hung
+EXIT_START = 3  # of a worker that can't serve with these settings
+START_GRACE_SECONDS = 1  # for a worker to stop in that has not served yet
 GRACE_SECONDS = 5  # beyond what the settings give a worker to stop in
 BACKOFF_SECONDS = (1, 2, 5, 10, 30)  # between starts of a worker that can't start
 POLL_SECONDS = 0.1
+FAULT_SECONDS = 1  # between steps of the supervisor, after one that failed
 
 logger = logging.getLogger("cartpole")
 
-Serve = Callable[[Settings, list[socket.socket], Path, int], int]
 
-
-class WorkerProcess(Process):
-    """A process that runs `serve` with one socket.
+@dataclass
+class Slot:
+    """One of the N places, with its socket.
 
     Attributes:
-        row: of the board, for its numbers.
-        deadline: until when it must be ready, or have ended once it was told to.
+        failed: starts that failed, one after the other.
+        start_at: when the next is due.
     """
 
-    def __init__(
-        self, supervisor: "Supervisor", listener: socket.socket, row: int, cpu: int | None
-    ) -> None:
-        self.row, self._cpu, self.deadline = row, cpu, time.monotonic() + READY_SECONDS
-        self._settings, self._board = supervisor.settings, supervisor.board_path
-        self._parent, self._serve = os.getpid(), supervisor.serve
-        super().__init__(supervisor.config, [listener])
-
-    def target(self, sockets: list[socket.socket] | None = None) -> None:
-        """In the worker."""
-        if self._cpu is not None:
-            os.sched_setaffinity(0, {self._cpu})
-        threading.Thread(target=self._end_with_parent, daemon=True).start()
-        raise SystemExit(self._serve(self._settings, sockets or [], self._board, self.row))
-
-    def _end_with_parent(self) -> None:
-        while os.getppid() == self._parent:
-            time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    def alive(self) -> bool:
-        return self.process.is_alive()
-
-    def send(self, number: int) -> None:
-        if self.alive() and self.pid:
-            os.kill(self.pid, number)
-
-    def how_it_ended(self) -> str:
-        if self.exitcode and self.exitcode < 0:
-            return f"by {signal.Signals(-self.exitcode).name}"
-        return f"with {self.exitcode}"
+    number: int
+    worker: WorkerProcess | None = None
+    failed: int = 0
+    start_at: float = 0.0
 
 
-class Supervisor(Multiprocess):
+class Supervisor:
     """Starts, watches, replaces and stops the workers, in steps that never wait.
 
+    uvicorn's own supervisor waits while it replaces a worker, and its ping is answered by a thread,
+    also where the event loop hangs. Here each worker counts its seconds on the shared board.
+
     Attributes:
+        signal_queue: signals that this process has been sent; the next step acts on them.
         exit_code: of the whole, once run() has returned.
     """
 
     def __init__(self, settings: Settings, sockets: list[socket.socket], serve: Serve) -> None:
         """Raises OSError where the file of the metrics can't be made or mapped."""
-        self.settings, self.serve, self.exit_code = settings, serve, 0
-        self.board_path = Board.new_file()
-        # Row 0 is this process's own; while a worker is replaced, both have one.
-        self.board = Board.shared(settings.workers, self.board_path)
-        self._own = self.board.rows[0]
-        self._own[COLUMNS.pid] = os.getpid()
-        self._cores = sorted(os.sched_getaffinity(0)) if settings.pin else []
-        self._slots: list[WorkerProcess | None] = [None] * settings.workers
-        self._failed = [0] * settings.workers  # starts, one after the other
-        self._start_at = [0.0] + [float("inf")] * (settings.workers - 1)
-        self._served = False  # any worker, ever
-        self._to_replace: list[int] = []  # slots, after SIGHUP
-        self._successor: tuple[int, WorkerProcess] | None = None
-        self._retired: list[WorkerProcess] = []
-        self._ended_by: int = signal.SIGTERM
-        super().__init__(uvicorn.Config("", workers=settings.workers, log_config=None), sockets)
+        self.signal_queue: deque[int] = deque()
+        self.exit_code = 0
+        self.pool = Pool(settings, sockets, serve)
+        self._settings, self._sockets = settings, sockets
+        self._slots = [Slot(number) for number in range(settings.workers)]
+        self._successor = Slot(0)  # of one of them, while workers are replaced
+        self._reloads, self._reloading = 0, False
+        self._has_served = self._stopping = False
 
     def run(self) -> None:
         signals.handle(self.signal_queue.append)
         resource_tracker.ensure_running()
         signals.block()  # again: the resource tracker's start has unblocked some
         try:
-            while not self.should_exit.is_set():
-                self.handle_signals()
-                self._watch()
-                self._replace()
-                time.sleep(POLL_SECONDS)
-            self._stop()
+            while not self.ended():
+                time.sleep(POLL_SECONDS if self.step() else FAULT_SECONDS)
         finally:
-            for process in self._all():
-                process.process.kill()
+            for worker in self.pool.workers:
+                worker.send(signal.SIGKILL)
 
-    def _all(self) -> list[WorkerProcess]:
-        successor = [self._successor[1]] if self._successor else []
-        return [*filter(None, self._slots), *successor, *self._retired]
+    def ended(self) -> bool:
+        return self._stopping and not self.pool.workers
 
-    def _start(self, slot: int) -> WorkerProcess:
-        taken = {process.row for process in self._all()}
-        row = next(row for row in range(1, len(self.board.rows)) if row not in taken)
-        cpu = self._cores[slot % len(self._cores)] if self._cores else None
-        process = WorkerProcess(self, self.sockets[slot], row, cpu)
-        process.start()
-        return process
+    def step(self) -> bool:
+        """Look after everything once. A part that fails is logged, and does not stop the others."""
+        parts: list[Callable[[], None]] = [self.pool.look, self._handle_signals, self._check_limit]
+        parts += [partial(self._look_after, slot) for slot in self._slots]
+        parts += [self._reload]
+        fine = True
+        for part in parts:
+            try:
+                part()
+            except Exception:
+                logger.exception("the supervisor failed: again in %d s", FAULT_SECONDS)
+                fine = False
+        return fine
 
-    def _ready(self, process: WorkerProcess) -> bool:
-        return bool(self.board.rows[process.row][COLUMNS.ready])
+    def _handle_signals(self) -> None:
+        while self.signal_queue:
+            number = self.signal_queue.popleft()
+            if number in signals.STOPPING:
+                self._stop(number)
+            elif number == signal.SIGHUP and not self._stopping:
+                self._ask_to_reload()
 
-    def _ended(self, process: WorkerProcess) -> None:
-        process.process.join()
-        self.board.clear_gauges(process.row)
+    # Each worker
 
-    def _watch(self) -> None:
-        """Fill the slots: the first worker alone, so that what can't start says so once."""
-        now = time.monotonic()
-        for slot, process in enumerate(self._slots):
-            if process is None:
-                self._fill(slot, now)
-            elif not process.alive():
-                self._died(slot, process, now)
-            elif self._ready(process):
-                self._failed[slot] = 0
-                if not self._served:
-                    self._served = True
-                    self._start_at = [0.0] * len(self._slots)
-            elif now > process.deadline:
-                process.process.kill()
-
-    def _fill(self, slot: int, now: float) -> None:
-        if now >= self._start_at[slot] and not self.should_exit.is_set():
-            self._slots[slot] = self._start(slot)
-
-    def _died(self, slot: int, process: WorkerProcess, now: float) -> None:
-        served = self._ready(process)
-        self._ended(process)
-        self._slots[slot] = None
-        if self.should_exit.is_set():
-            return  # as it was told
-        if not self._served:  # nor will the next
-            self.exit_code = EXIT_START
-            self.should_exit.set()
+    def _look_after(self, slot: Slot) -> None:
+        if self._stopping:
             return
-        wait = 0
-        if not served:
-            wait = BACKOFF_SECONDS[min(self._failed[slot], len(BACKOFF_SECONDS) - 1)]
-            self._failed[slot] += 1
-            self._stop_listening(slot)
-        self._start_at[slot] = now + wait
-        self._own[COLUMNS.restarts] += 1
-        again = f"again in {wait} s" if wait else "replaced"
-        logger.error("worker %s ended %s: %s", process.pid, process.how_it_ended(), again)
+        if slot.worker is None:
+            # The first worker alone, so that what can't start says so once.
+            if self._has_served or slot.number == 0:
+                self._start(slot)
+        elif fault := slot.worker.fault(self.pool.clock.now, self._settings.worker_timeout):
+            self._lose(slot, slot.worker, fault)
+        elif slot.worker.served:
+            slot.failed, self._has_served = 0, True
 
-    def _stop_listening(self, slot: int) -> None:
-        """Nobody will accept here for a while: until the next start, others get the connections."""
-        listener = self.sockets[slot]
-        if self.sockets.count(listener) == 1:
+    def _start(self, slot: Slot) -> None:
+        if self.pool.clock.now < slot.start_at:
+            return
+        try:
+            slot.worker = self.pool.start(slot.number, self._reloads)
+        except Exception as error:  # whatever it is, the others serve on
+            wait = self._back_off(slot)
+            reason = error.strerror if isinstance(error, OSError) else error
+            logger.error("can't start a worker: %s: again in %d s", reason, wait,
+                         exc_info=not isinstance(error, OSError))  # fmt: skip
+
+    def _lose(self, slot: Slot, worker: WorkerProcess, fault: str) -> None:
+        slot.worker = None
+        self.pool.kill(worker)
+        if worker.process.exitcode == EXIT_START and not self._has_served:  # nor will the next
+            self.exit_code = EXIT_START
+            return self._stop(signal.SIGTERM)
+        self.pool.board.rows[0][COLUMNS.restarts] += 1
+        wait = 0 if worker.served else self._back_off(slot)
+        again = f"again in {wait} s" if wait else "replaced"
+        logger.error("worker %s %s: %s", worker.process.pid, fault, again)
+
+    def _back_off(self, slot: Slot) -> int:
+        """Seconds until the next start. Until then, the other workers get the connections."""
+        wait = BACKOFF_SECONDS[min(slot.failed, len(BACKOFF_SECONDS) - 1)]
+        slot.failed += 1
+        slot.start_at = self.pool.clock.now + wait
+        listener = self._sockets[slot.number]
+        if slot is not self._successor and self._sockets.count(listener) == 1:
             with suppress(OSError):  # it did not listen
                 listener.shutdown(socket.SHUT_RDWR)
+        return wait
 
-    def handle_hup(self) -> None:
-        """Replace the workers one by one, each once its successor is ready."""
+    # SIGHUP
+
+    def _ask_to_reload(self) -> None:
+        """Replace all workers. Those that are starting may have read the file of before."""
         logger.info("reload: replacing %d workers", len(self._slots))
-        self._to_replace = list(range(len(self._slots)))
+        self._reloads += 1
+        self._reloading = True
+        for slot in (*self._slots, self._successor):
+            slot.failed, slot.start_at = 0, 0.0
+            if slot.worker and not slot.worker.served:
+                self.pool.kill(slot.worker)
+                slot.worker = None
 
-    def _replace(self) -> None:
-        for process in [*self._retired]:
-            if not process.alive():
-                self._ended(process)
-                self._retired.remove(process)
-            elif time.monotonic() > process.deadline:
-                process.process.kill()
-        if self._successor:
-            self._await(*self._successor)
-        elif self._to_replace and all(process and self._ready(process) for process in self._slots):
-            slot = self._to_replace.pop(0)
-            self._successor = slot, self._start(slot)
+    def _reload(self) -> None:
+        """Replace the workers one by one, each once its successor is ready."""
+        if self._stopping or not self._reloading:
+            return
+        if self._successor.worker:
+            return self._await(self._successor.worker)
+        workers = [slot.worker for slot in self._slots]
+        for slot, worker in zip(self._slots, workers, strict=True):
+            if worker and worker.served and worker.reload < self._reloads:
+                self._successor.number = slot.number
+                return self._start(self._successor)
+        if all(worker and worker.served for worker in workers):
+            self._reloading = False
+            logger.info("reload: done")
 
-    def _await(self, slot: int, successor: WorkerProcess) -> None:
-        if not successor.alive() or time.monotonic() > successor.deadline:
-            successor.process.kill()
-            self._ended(successor)
-            self._successor, self._to_replace = None, []
-            logger.error("reload refused, the workers from before serve on")
-        elif self._ready(successor):
-            old, self._slots[slot], self._successor = self._slots[slot], successor, None
+    def _await(self, successor: WorkerProcess) -> None:
+        if fault := successor.fault(self.pool.clock.now, self._settings.worker_timeout):
+            self.pool.kill(successor)
+            self._successor.worker, self._reloading = None, False
+            logger.error("reload refused, the workers from before serve on: worker %s %s",
+                         successor.process.pid, fault)  # fmt: skip
+        elif successor.served:
+            slot = self._slots[self._successor.number]
+            old, slot.worker = slot.worker, successor
+            self._successor.worker, self._successor.failed = None, 0
             if old:
-                old.send(signal.SIGUSR1)  # leave without a drain: the successor is there
-                old.deadline = time.monotonic() + self.settings.shutdown_timeout + GRACE_SECONDS
-                self._retired.append(old)
-            if not self._to_replace:
-                logger.info("reload: done")
+                self._retire(old)
 
-    def _stop(self) -> None:
-        """Until all have ended; a second signal to stop goes to them too."""
-        for listener in self.sockets:  # so that the workers' own are the last
+    def _retire(self, worker: WorkerProcess) -> None:
+        """It need not drain: another has taken over."""
+        seconds = self._settings.shutdown_timeout + GRACE_SECONDS if worker.served else 0
+        worker.leave(signal.SIGUSR1, self.pool.clock.now + seconds)
+        worker.cells[COLUMNS.ready] = 0
+
+    # The end
+
+    def _check_limit(self) -> None:
+        limit = self._settings.limit_requests
+        if limit and not self._stopping and self.pool.board.reached(limit):
+            self._stop(signal.SIGUSR1)
+
+    def _stop(self, number: int) -> None:
+        """End all workers: as the signal says; at once if it is not the first."""
+        now, settings = self.pool.clock.now, self._settings
+        seconds = settings.drain_seconds + settings.shutdown_timeout + GRACE_SECONDS
+        if self._stopping:
+            # The same signal again could melt into the first, where a worker has not seen that yet.
+            number, seconds = signal.SIGINT, GRACE_SECONDS
+        self._stopping = True
+        for listener in self._sockets:  # so that the workers' own are the last
             listener.close()
-        seconds = self.settings.drain_seconds + self.settings.shutdown_timeout + GRACE_SECONDS
-        deadline = time.monotonic() + seconds
-        number: int = self._ended_by
-        while any(process.alive() for process in self._all()) and time.monotonic() < deadline:
-            for process in self._all() if number in signals.STOPPING else []:
-                process.send(number)
-            time.sleep(POLL_SECONDS)
-            number = self.signal_queue.pop(0) if self.signal_queue else 0
-            if number in signals.STOPPING:
-                number = signal.SIGINT  # a second SIGTERM could become one with the first
-
-    def handle_signals(self) -> None:
-        """What comes after a signal to stop is for _stop."""
-        while self.signal_queue and not self.should_exit.is_set():
-            number = self.signal_queue.pop(0)
-            if number == signal.SIGHUP:
-                self.handle_hup()
-            elif number in signals.STOPPING:
-                self._ended_by = number
-                self.should_exit.set()
+        for worker in self.pool.workers:
+            worker.leave(number, now + (seconds if worker.served else START_GRACE_SECONDS))

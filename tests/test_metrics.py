@@ -1,9 +1,12 @@
 """Tests of cartpole/metrics.py."""
 
+import asyncio
 import json
+import logging
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,11 +16,13 @@ from starlette.applications import Starlette
 from bench.server import Server, serving
 from cartpole.app import Inference, create_app
 from cartpole.exposition import PolicyInfo, exposition
+from cartpole.limits import Worker
 from cartpole.metrics import COLUMNS, Board, Metrics
 from cartpole.policy import Policy
 from cartpole.runner import Runner
 from tests.conftest import GOLDEN, ROOT
 from tests.test_app import get
+from tests.test_fastpath import Connection, statuses
 from tests.test_faults import REQUEST, connect
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -90,6 +95,50 @@ def test_histograms_put_values_where_they_belong() -> None:
         for limit in ("5e-06", "1e-05", "1.0", "+Inf")
     ]
     assert by_limit == [2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_request_seconds_begin_when_the_head_was_read(runner: Runner, fast: bool) -> None:
+    """Both ways of serving alike: what comes between is the service's time."""
+
+    async def ask() -> Connection:
+        connection = Connection(Inference(runner), fast)
+        connection.protocol.data_received(REQUEST * 3)
+        time.sleep(0.02)  # the event loop has something else to do
+        await connection.rest()
+        return connection
+
+    connection = asyncio.run(ask())
+    assert statuses(bytes(connection.transport.written)) == [200] * 3
+    found = read(exposition(connection.worker.metrics.board, PolicyInfo("a", "b", "c")))
+    assert found["cartpole_request_seconds_count", ()] == 3
+    assert found["cartpole_request_seconds_bucket", (("le", "0.02"),)] == 0
+
+
+def test_the_seconds_of_the_event_loop_are_its_beats(runner: Runner) -> None:
+    async def pass_seconds() -> Worker:
+        worker = Connection(Inference(runner), True).worker
+        for _ in range(3):
+            worker.tick()
+        return worker
+
+    worker = asyncio.run(pass_seconds())
+    assert worker.metrics.cells[COLUMNS.beats] == 3
+
+
+def test_the_limit_on_requests_counts_workers_that_are_gone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "cartpole")
+    board = Board(3)
+    for row, numbers in ((1, (2, 3)), (1, (1, 4)), (2, (2,))):  # row 1 has two, one after the other
+        metrics = Metrics(board, row)
+        for number in numbers:
+            metrics.total_requests(number)
+    assert not board.reached(10)
+    assert caplog.messages == []
+    assert board.reached(9)
+    assert caplog.messages == ["--limit-requests 9 is reached: stopping"]
 
 
 def test_rows_are_summed_and_outlive_their_process(tmp_path: Path) -> None:

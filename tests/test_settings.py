@@ -75,6 +75,10 @@ def test_every_setting_is_a_flag_and_a_variable(tmp_path: Path) -> None:
         assert getattr(read(flags, {}), setting.name) == setting.parse(text)
 
 
+def test_zero_is_for_ever() -> None:
+    assert [read(["--worker-timeout", text], {}).worker_timeout for text in "03"] == [0, 3]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -84,6 +88,10 @@ def test_every_setting_is_a_flag_and_a_variable(tmp_path: Path) -> None:
         (["--port", "٣"], "argument --port: ٣: expected"),
         (["--port"], "argument --port: expected one argument"),
         (["--threads", "0"], "argument --threads: 0: expected a whole number from 1 to 1,024"),
+        (
+            ["--worker-timeout", "2"],
+            "argument --worker-timeout: 2: expected a whole number from 3 to 3,600, or 0",
+        ),
         (["--log-level", "loud"], "argument --log-level: loud: expected one of debug, info, wa"),
         (["--ssl-certfile", "none.pem"], "argument --ssl-certfile: none.pem: No such file"),
         (["--ssl-keyfile", __file__], "--ssl-keyfile needs --ssl-certfile"),
