@@ -572,11 +572,13 @@ def test_stops_after_so_many_requests_of_all_workers(
 PROGRAM = """
 import sys
 from pathlib import Path
+from cartpole import signals
 from cartpole.settings import Settings
 from cartpole.workers import Supervisor
 from tests.stub_worker import serve
 import logging, socket
 if __name__ == "__main__":
+    signals.catch()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     settings = Settings(model=Path(sys.argv[1]), workers=2)
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
@@ -598,15 +600,17 @@ def process(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         text=True,
     ) as started:
         assert started.stderr
-        wait_until(lambda: len(workers_of(started)) == 2)
-        started.send_signal(signal.SIGHUP)
-        assert [next(started.stderr) for _ in range(2)] == [
-            "reload: replacing 2 workers\n",
-            "reload: done\n",
-        ]
-        wait_until(lambda: len(workers_of(started)) == 2)
-        yield started
-        started.kill()
+        try:
+            wait_until(lambda: len(workers_of(started)) == 2)
+            started.send_signal(signal.SIGHUP)
+            assert [next(started.stderr) for _ in range(2)] == [
+                "reload: replacing 2 workers\n",
+                "reload: done\n",
+            ]
+            wait_until(lambda: len(workers_of(started)) == 2)
+            yield started
+        finally:
+            started.kill()
 
 
 def workers_of(process: subprocess.Popen[str]) -> set[int]:
