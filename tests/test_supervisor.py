@@ -543,7 +543,7 @@ def test_stops_though_a_start_hangs(make: Start, when: str) -> None:
     service.until(lambda: len(service.pids()) == len(workers) + 1)
     service.signal(signal.SIGTERM)
     service.supervisor.step()
-    service.until(lambda: len(service.pids()) == 1)
+    service.until(lambda: len(service.pids()) <= 1)
     service.pool.clock.now += 1.1
     service.until(service.supervisor.ended)
     assert service.supervisor.exit_code == 0
