@@ -129,15 +129,11 @@ class Soak:
         while time.monotonic() < self.until:
             with suppress(OSError, asyncio.TimeoutError):
                 reader, writer = await self._connect()
-                connection = writer.get_extra_info("socket")
-                if chance.random() < 0.3:  # closes by a reset
-                    linger = struct.pack("ii", 1, 0)
-                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-                writer.write(chance.choice(BAD)[: chance.randrange(30_000)])
                 self.bad_clients += 1
-                await asyncio.sleep(chance.choice([0, 0, 0, 5]))  # reads nothing for so long
-                await asyncio.wait_for(reader.read(100), chance.random())
-                writer.transport.abort()
+                try:
+                    await _misbehave(reader, writer, chance)
+                finally:
+                    writer.transport.abort()
             await asyncio.sleep(0.01)
 
     async def _check(self) -> None:
@@ -168,6 +164,17 @@ class Soak:
             else:
                 for _ in fault.split():
                     os.kill(self.server.process.pid, signal.SIGHUP)
+
+
+async def _misbehave(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, chance: random.Random
+) -> None:
+    if chance.random() < 0.3:  # closes by a reset
+        connection = writer.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.write(chance.choice(BAD)[: chance.randrange(30_000)])
+    await asyncio.sleep(chance.choice([0] * 19 + [5]))  # reads nothing for so long
+    await asyncio.wait_for(reader.read(100), chance.random())
 
 
 async def _ask(
