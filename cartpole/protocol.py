@@ -5,6 +5,7 @@ Leans on uvicorn's HttpToolsProtocol; tests/test_uvicorn.py says on what.
 
 import asyncio
 import sys
+from collections.abc import Callable
 from fcntl import ioctl
 from http import HTTPStatus
 from termios import FIONREAD
@@ -68,6 +69,10 @@ class LimitedProtocol(WholeRequests):
             self._running.message_event.set()
         self.pipeline.clear()
         super().connection_lost(exc)
+        # Without reference cycles, all is freed at once.
+        self._cycle_transport.release()
+        if self.cycle is not self._running:  # it has not started
+            self.cycle = None  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
         worker = self.worker
@@ -345,11 +350,22 @@ class _CycleTransport:
     """What uvicorn's request and response write to and close."""
 
     def __init__(self, protocol: LimitedProtocol) -> None:
-        self._protocol = protocol
-        self.write, self.close = protocol.transport.write, protocol.hang_up
+        self._protocol: LimitedProtocol | None = protocol
+        self.write: Callable[[bytes], object] = protocol.transport.write
+        self.close: Callable[[], object] = protocol.hang_up
 
     def is_closing(self) -> bool:
-        return self._protocol.ended or self._protocol.transport.is_closing()
+        protocol = self._protocol
+        return protocol is None or protocol.ended or protocol.transport.is_closing()
+
+    def release(self) -> None:
+        """The connection is gone."""
+        self._protocol = None
+        self.write = self.close = _do_nothing
+
+
+def _do_nothing(*_: object) -> None:
+    pass
 
 
 def _bytes_to_read(transport: asyncio.Transport) -> int:

@@ -1,6 +1,8 @@
 """Limits on connections and time, in memory, both ways of serving: tests of cartpole/limits.py."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -158,3 +160,26 @@ def test_the_end_of_a_connection_ends_what_was_asked_before_the_last(
 
     run(test)
     assert "ERROR" not in caplog.text
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("sent", [USUAL, CORPUS["close"], BODY, USUAL * 3], ids=range(4))
+def test_a_connection_is_freed_at_once(inference: Inference, fast: bool, sent: bytes) -> None:
+    """No reference cycle is left to the garbage collector."""
+
+    async def test() -> None:
+        connection = Connection(inference, fast).another()
+        await connection.send(sent)
+        freed = weakref.ref(connection.protocol)
+        connection.transport.close()
+        connection.protocol.connection_lost(None)
+        await asyncio.sleep(0)
+        gc.disable()
+        try:
+            del connection
+            await asyncio.sleep(0)
+            assert freed() is None
+        finally:
+            gc.enable()
+
+    run(test)
