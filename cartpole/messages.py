@@ -10,8 +10,13 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 
 class WholeRequests(HttpToolsProtocol):
-    """A connection whose application starts when the body is complete, and can't turn bad."""
+    """A connection whose application starts when the body is complete, and can't turn bad.
 
+    Attributes:
+        ended: the last answer is written; what still comes is discarded.
+    """
+
+    ended = False
     _unstarted: Any = None  # what is to answer the current request, self.cycle
     _running: RequestResponseCycle | None = None  # the request that the application answers
 
@@ -48,7 +53,7 @@ class WholeRequests(HttpToolsProtocol):
     def answering(self) -> bool:
         """Whether the application owes an answer, or the rest of one, to a request it has."""
         cycle = self.cycle
-        if cycle is None or cycle.response_complete:
+        if cycle is None or cycle.response_complete or self.ended:
             return False
         return bool(self.pipeline) or not cycle.more_body or cycle.response_started
 

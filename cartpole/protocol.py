@@ -43,12 +43,12 @@ class LimitedProtocol(WholeRequests):
         self.in_message = False
         self.refusal = 0  # the status that ends this connection once what came before is answered
         self.half_closed = self.overloaded = False
-        self.ended = False  # the last answer is written; what still comes is discarded
         self._held = b""  # what was read and has to wait for a later turn of the event loop
         self._head_bytes = self._head_read = self._body_bytes = 0
         self._began_in_read = self._body_in_read = False
         self._heard = False
         self._closing_since: int | None = None
+        self._cycle_transport: _CycleTransport | None = None
         self._made = self.last_data = self._message_began = self._paused = worker.second
 
     # Connection
@@ -56,7 +56,6 @@ class LimitedProtocol(WholeRequests):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         excess = self.worker.admit(self)
-        self._cycle_transport = _CycleTransport(self)
         self.overloaded = excess > 0
         if excess > HEALTH_RESERVE:
             self.refuse(HTTPStatus.SERVICE_UNAVAILABLE)
@@ -70,7 +69,8 @@ class LimitedProtocol(WholeRequests):
         self.pipeline.clear()
         super().connection_lost(exc)
         # Without reference cycles, all is freed at once.
-        self._cycle_transport.release()
+        if self._cycle_transport:
+            self._cycle_transport.release()
         if self.cycle is not self._running:  # it has not started
             self.cycle = None  # type: ignore[assignment]
 
@@ -151,9 +151,6 @@ class LimitedProtocol(WholeRequests):
         super().resume_writing()
         self.last_data = self.worker.second
         self._resume_reading()
-
-    def answering(self) -> bool:
-        return not self.ended and super().answering()
 
     def shutdown(self) -> None:
         """The service stops: what is being answered is the last on this connection.
@@ -243,10 +240,17 @@ class LimitedProtocol(WholeRequests):
         if self.overloaded and not self.url.startswith(b"/health/"):
             return self.refuse(HTTPStatus.SERVICE_UNAVAILABLE)
         super().on_headers_complete()
-        self.cycle.transport = self._cycle_transport  # type: ignore[assignment]
+        self._decide_on_the_end()
+
+    def _decide_on_the_end(self) -> None:
+        """Whether, and how, the connection ends with this answer."""
+        cycle = self.cycle
+        if cycle.keep_alive:  # else the client has said that it sends no more
+            self._cycle_transport = self._cycle_transport or _CycleTransport(self)
+            cycle.transport = self._cycle_transport  # type: ignore[assignment]
         if self.parser.should_upgrade() or self.worker.stopping or self.overloaded:
             # llhttp reads no further request after one that asks for another protocol.
-            self.cycle.keep_alive = False
+            cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         self._body_in_read = True
