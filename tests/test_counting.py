@@ -54,6 +54,22 @@ def test_a_head_below_the_limit_is_taken_however_it_is_split(
         assert statuses(both(inference, parts)) == [200]
 
 
+@pytest.mark.parametrize(("more", "status"), [(0, 200), (1, 431)])
+def test_the_last_byte_of_a_head(inference: Inference, more: int, status: int) -> None:
+    """Counted are the target, and of each header its name, its value, ": " and the end of its line.
+
+    A HEAD request, since the fast path takes a request as a whole.
+    """
+    head = request(
+        "position=0&velocity=0&angle=-1&angular_velocity=0", start="HEAD /inference?{} HTTP/1.1"
+    )
+    target = head.split()[1]
+    size = LIMITS.head_bytes - len(target) - len("Host: x\r\n") - len("X: \r\n") + more
+    sent = head.replace(b"\r\nHost: ", b"\r\nX: " + b"y" * size + b"\r\nHost: ")
+    assert sent.endswith(b"\r\nHost: x\r\n\r\n")
+    assert statuses(both(inference, [sent])) == [status]
+
+
 @pytest.mark.parametrize("piece", [1, 100, 1999, 5000])
 def test_a_head_above_the_limit_is_refused_however_it_is_split(
     inference: Inference, piece: int

@@ -1,0 +1,216 @@
+"""`make mutations`: one fault at a time is put into a copy of the service; its tests must see it.
+
+A fault that no test sees is printed, and makes the exit code 1.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PATIENCE_SECONDS = 150
+COPIED = ("cartpole", "tests", "bench", "fuzz", "tools", "models", "pyproject.toml")
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A fault: `old` in `file`, found there exactly once, becomes `new`."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+MUTATIONS = [
+    Mutation(
+        "the last answer of a batch is dropped",
+        "fastpath.py",
+        "answered = zip(asking, answers, strict=True)",
+        "answered = zip(asking[:-1] or asking, answers)",
+        "test_fastpath.py test_lifecycle.py",
+    ),
+    Mutation(
+        "two answers of a batch are swapped",
+        "fastpath.py",
+        "answered = zip(asking, answers, strict=True)",
+        "answered = zip(asking, answers[::-1], strict=True)",
+        "test_fastpath.py",
+    ),
+    Mutation(
+        "a header is lost",
+        "reply.py",
+        "content_type), NO_SNIFF, (",
+        "content_type), (",
+        "test_reply.py test_http.py test_app.py",
+    ),
+    Mutation(
+        "a refusal is not counted",
+        "limits.py",
+        "        self.metrics.refused(status)\n",
+        "",
+        "test_metrics.py",
+    ),
+    Mutation(
+        "requests answered together count as one",
+        "metrics.py",
+        "cells[_GOOD] += good",
+        "cells[_GOOD] += min(good, 1)",
+        "test_metrics.py test_fastpath.py",
+    ),
+    Mutation(
+        "the limit on heads is one byte too large",
+        "protocol.py",
+        "if self._head_bytes > self.worker.limits.head_bytes:",
+        "if self._head_bytes > self.worker.limits.head_bytes + 1:",
+        "test_counting.py test_fastpath.py test_http.py",
+    ),
+    Mutation(
+        "the limit on bodies is one byte too large",
+        "protocol.py",
+        "if self._body_bytes > self.worker.limits.body_bytes:",
+        "if self._body_bytes > self.worker.limits.body_bytes + 1:",
+        "test_messages.py test_fastpath.py test_http.py",
+    ),
+    Mutation(
+        "a connection more than the limit",
+        "limits.py",
+        "return len(self.connections) - self.limits.connections",
+        "return len(self.connections) - self.limits.connections - 1",
+        "test_limits.py",
+    ),
+    Mutation(
+        "SIGHUP is ignored by one worker",
+        "worker.py",
+        "            self.reloader.request()\n",
+        "            pass\n",
+        "test_signals.py",
+    ),
+    Mutation(
+        "a second signal to stop is ignored",
+        "worker.py",
+        "elif number == signal.SIGINT or self._inference.draining:",
+        "elif number == signal.SIGINT:",
+        "test_workers.py",
+    ),
+    Mutation(
+        "a SIGHUP during a reload is forgotten",
+        "reloading.py",
+        "        self._again = self.busy\n",
+        "",
+        "test_reloading.py",
+    ),
+    Mutation(
+        "hung workers are left alone",
+        "pool.py",
+        "if timeout and now - self._beat_at > timeout:",
+        "if False:",
+        "test_supervisor.py",
+    ),
+    Mutation(
+        "lingering workers are left alone",
+        "pool.py",
+        "elif now > worker.deadline or worker.fault(now, self._settings.worker_timeout):",
+        "elif False:",
+        "test_supervisor.py",
+    ),
+    Mutation(
+        "a body that turns bad has a second answer",
+        "messages.py",
+        "        if cycle.more_body:\n",
+        "        if False:\n",
+        "test_messages.py",
+    ),
+    Mutation(
+        "a turn that raises is the last",
+        "limits.py",
+        "            if again:\n                # While",
+        "            if again and not sys.exc_info()[0]:\n                # While",
+        "test_turns.py",
+    ),
+    Mutation(
+        "busy polling starts a second chain",
+        "polling.py",
+        "if not self._spinning:",
+        "if True:",
+        "test_turns.py",
+    ),
+    Mutation(
+        "closing does not linger",
+        "protocol.py",
+        "self._finish(linger=bool(asked_more or unread))",
+        "self._finish(linger=False)",
+        "test_lifecycle.py test_limits.py",
+    ),
+    Mutation(
+        "closing takes as long as the client likes",
+        "protocol.py",
+        "elif self.worker.second - self._closing_since >= CLOSE_SECONDS:",
+        "elif False:",
+        "test_limits.py",
+    ),
+    Mutation(
+        "an engine is not compared with the module",
+        "judge.py",
+        "(_defined(network, observations) & ~right)",
+        "(right & ~right)",
+        "test_engines.py test_bad_models.py",
+    ),
+    Mutation(
+        "100 Continue is sent to whoever asks",
+        "messages.py",
+        "if app and cycle.waiting_for_100_continue and not cycle.body:",
+        "if app and cycle.waiting_for_100_continue:",
+        "test_messages.py",
+    ),
+    Mutation(
+        "TLS handshakes take as long as the client likes",
+        "tls.py",
+        "late = self._worker.second - self._made > self._patience",
+        "late = False",
+        "test_tls.py",
+    ),
+]
+
+
+def seen(mutation: Mutation, folder: Path) -> bool:
+    """Whether a test fails of this fault."""
+    path = folder / "cartpole" / mutation.file
+    text = path.read_text()
+    assert text.count(mutation.old) == 1, f"{mutation.name}: {text.count(mutation.old)} places"
+    path.write_text(text.replace(mutation.old, mutation.new))
+    command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider"]
+    try:
+        done = subprocess.run(
+            [*command, *(f"tests/{name}" for name in mutation.tests.split())],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(folder)},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+        )
+        failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
+    except subprocess.TimeoutExpired:
+        failed = [f"no end after {PATIENCE_SECONDS} s: a test waits for what does not come"]
+    finally:
+        path.write_text(text)
+    print(f"{mutation.name}: {failed[0] if failed else 'NOT SEEN'}", flush=True)
+    return bool(failed)
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for part in COPIED:
+            copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
+            copy(ROOT / part, folder / part)
+        return int(not all([seen(mutation, folder) for mutation in MUTATIONS]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
