@@ -5,14 +5,14 @@ BIN := .venv/bin
 SERVE := .venv/serve.stamp
 DEV := .venv/dev.stamp
 
-.PHONY: run test check format train download export bench bench-micro bench-http bench-compare bench-stages bench-scale bench-overload fuzz soak clean
+.PHONY: run test check format train download export bench bench-micro bench-http bench-compare bench-stages bench-scale bench-overload fuzz mutations soak clean
 
 run: $(SERVE)
 	$(BIN)/python -m cartpole.serve
 
 test: $(DEV)
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n 2 --dist worksteal
+	$(BIN)/coverage run -m pytest -n 4 --dist worksteal
 	$(BIN)/coverage combine -q && $(BIN)/coverage report
 
 check: $(DEV)
@@ -56,6 +56,10 @@ bench-http: $(DEV)
 fuzz: $(DEV)
 	$(BIN)/pip install -q 'atheris>=3,<4'
 	for target in query connection model agent; do $(BIN)/python -m fuzz.run $$target $(SECONDS) || exit 1; done
+
+# Faults put into a copy of the service, each of which a test must see.
+mutations: $(DEV)
+	$(BIN)/python -m tests.mutations
 
 soak: $(DEV)
 	$(BIN)/python -m bench.soak

@@ -191,6 +191,16 @@ def test_a_body_that_comes_while_the_service_stops(inference: Inference, fast: b
 
 
 @SERVED
+def test_no_100_continue_once_the_body_has_begun(inference: Inference, fast: bool) -> None:
+    async def run() -> None:
+        connection = reading(inference, fast)
+        assert await connection.send(EXPECTING + b"a") == b""
+        assert statuses(await connection.send(b"bc")) == [200]
+
+    asyncio.run(run())
+
+
+@SERVED
 def test_100_continue_where_the_body_is_read(inference: Inference, fast: bool) -> None:
     async def run() -> None:
         connection = reading(inference, fast)

@@ -58,6 +58,7 @@ def test_what_is_leaned_on_is_there() -> None:
         assert re.search(rf"\bself\.{name}\b", source), changed(f"HttpToolsProtocol.{name}")
     assert "self.send_400_response(msg)" in source, changed("how a parser error is answered")
     for name in (
+        "transport",
         "response_complete",
         "response_started",
         "keep_alive",
