@@ -140,7 +140,7 @@ class LimitedProtocol(WholeRequests):
     def eof_received(self) -> bool:  # type: ignore[override]
         """The client has sent all that it will; what it has asked is still answered."""
         self.half_closed = True
-        return (self.answering() or bool(self._held)) and not self.refusal
+        return self.answering() or bool(self._held)
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -122,7 +122,6 @@ class Connection:
             self.protocol.data_received(part)
             await asyncio.sleep(0)
         if eof and not self.transport.closed and not self.protocol.eof_received():
-            await self.rest()
             self.transport.close()
         await self.rest()
         return bytes(self.transport.written)

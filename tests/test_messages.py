@@ -191,6 +191,19 @@ def test_a_body_that_comes_while_the_service_stops(inference: Inference, fast: b
 
 
 @SERVED
+def test_half_close_after_a_bad_request(inference: Inference, fast: bool) -> None:
+    """What was asked before it is still answered, and then the bad one."""
+
+    async def run() -> None:
+        connection = Connection(inference, fast)
+        answer = await connection.send(USUAL + USUAL + b"nonsense\r\n\r\n", eof=True)
+        assert statuses(answer) == [200, 200, 400]
+        assert connection.transport.closed
+
+    asyncio.run(run())
+
+
+@SERVED
 def test_no_100_continue_once_the_body_has_begun(inference: Inference, fast: bool) -> None:
     async def run() -> None:
         connection = reading(inference, fast)
