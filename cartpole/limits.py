@@ -81,9 +81,10 @@ class Worker:
 
     def admit(self, connection: Connection) -> int:
         """How many more there are with this new one than the limit says; it is counted anyway."""
-        new = connection not in self.connections  # with TLS it has been since the handshake
+        if connection in self.connections:  # with TLS it was let in before the handshake
+            return 0
         self.connections.add(connection)
-        self.metrics.connections(len(self.connections), accepted=int(new))
+        self.metrics.connections(len(self.connections), accepted=1)
         return len(self.connections) - self.limits.connections
 
     def replace(self, handshake: Connection, connection: Connection) -> None:

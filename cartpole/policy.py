@@ -125,6 +125,9 @@ def _check_weights(path: Path, module: torch.jit.ScriptModule) -> None:
         match tensor:
             case Tensor(dtype=torch.float32, layout=torch.strided) if not tensor.isfinite().all():
                 raise BadPolicy(f"model {path}: found weights that are not finite")
+    logits = _first_answer(module, 1)[0]
+    if logits.isnan().any():  # wherever else it keeps what is no number
+        raise BadPolicy(f"model {path}: it answers {logits[0].tolist()}, expected numbers")
 
 
 def _algorithm(metadata: dict[str, Any]) -> str:

@@ -56,7 +56,7 @@ class LimitedProtocol(WholeRequests):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         excess = self.worker.admit(self)
-        self.overloaded = excess > 0
+        self.overloaded = self.overloaded or excess > 0
         if excess > HEALTH_RESERVE:
             self.refuse(HTTPStatus.SERVICE_UNAVAILABLE)
             transport.close()

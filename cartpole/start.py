@@ -64,7 +64,8 @@ def serve_worker(
     except (BadPolicy, OSError) as error:
         logger.error("%s", error)
         return EXIT_START
-    if server.reloader.busy:  # its thread may be in C++, which the interpreter's end would abort
+    if server.reloader.busy or server.reloader.abandoned:
+        # Its thread may be in C++, which the end of the interpreter would abort.
         signals.exit_now()
     return 0
 

@@ -43,7 +43,7 @@ class TLSTransport(asyncio.Protocol, asyncio.Transport):
         self._protocol: LimitedProtocol | None = None
         self._made = worker.second
         self._patience = worker.limits.head_seconds
-        self._heard_all = self._said_all = False
+        self._heard_all = self._said_all = self._overloaded = False
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
 
@@ -53,7 +53,8 @@ class TLSTransport(asyncio.Protocol, asyncio.Transport):
         self._below = transport
         self._connections.add(self)  # type: ignore[arg-type]
         excess = self._worker.admit(self)
-        if excess > 0:
+        self._overloaded = excess > 0
+        if self._overloaded:
             self._patience = RESERVE_SECONDS
         if excess > HEALTH_RESERVE:  # not worth a handshake
             self._worker.refused(HTTPStatus.SERVICE_UNAVAILABLE)
@@ -163,6 +164,7 @@ class TLSTransport(asyncio.Protocol, asyncio.Transport):
         self._protocol = self._make(server_state=self._state, **self._arguments)
         self._connections.discard(self)
         self._worker.replace(self, self._protocol)
+        self._protocol.overloaded = self._overloaded
         self._protocol.connection_made(self)
         return not self.is_closing()
 

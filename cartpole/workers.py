@@ -179,16 +179,26 @@ class Supervisor:
 
     def _await(self, successor: WorkerProcess) -> None:
         if fault := successor.fault(self.pool.clock.now, self._settings.worker_timeout):
-            self.pool.kill(successor)
-            self._successor.worker, self._reloading = None, False
-            logger.error("reload refused, the workers from before serve on: worker %s %s",
-                         successor.process.pid, fault)  # fmt: skip
+            self._lose_successor(successor, fault)
         elif successor.served:
             slot = self._slots[self._successor.number]
             old, slot.worker = slot.worker, successor
             self._successor.worker, self._successor.failed = None, 0
             if old:
                 self._retire(old)
+
+    def _lose_successor(self, successor: WorkerProcess, fault: str) -> None:
+        """The workers from before serve on. A killed successor, unlike a bad file, has another."""
+        pid, code = successor.process.pid, successor.process.exitcode or 0
+        self.pool.kill(successor)
+        self._successor.worker = None
+        if code < 0:  # by a signal, and not one of ours
+            wait = self._back_off(self._successor)
+            logger.error("reload: worker %s %s: again in %d s", pid, fault, wait)
+        else:
+            self._reloading = False
+            refused = "reload refused, the workers from before serve on"
+            logger.error("%s: worker %s %s", refused, pid, fault)
 
     def _retire(self, worker: WorkerProcess) -> None:
         """It need not drain: another has taken over."""

@@ -129,8 +129,8 @@ MUTATIONS = [
     Mutation(
         "a turn that raises is the last",
         "limits.py",
-        "            if again:\n                # While",
-        "            if again and not sys.exc_info()[0]:\n                # While",
+        "        finally:  # without a next turn nobody would ever be answered\n",
+        "        except ZeroDivisionError:\n            raise\n        else:\n",
         "test_turns.py",
     ),
     Mutation(

@@ -63,6 +63,22 @@ def test_weights_that_are_not_finite(tmp_path: Path, value: float, frozen: bool,
     assert "found weights that are not finite" in refused(path)
 
 
+class NoNumber(Base):
+    """Its NaN is no parameter, and no float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = torch.tensor(float("nan"), dtype=torch.float64)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.net(x) + self.shift.float(), self.value(x)
+
+
+def test_an_answer_that_is_no_number(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.script(NoNumber()), tmp_path / "m.pt")
+    assert "it answers [nan, nan], expected numbers" in refused(tmp_path / "m.pt")
+
+
 @pytest.mark.parametrize(
     "metadata",
     [

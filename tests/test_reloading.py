@@ -98,3 +98,24 @@ def test_a_load_that_ends_after_the_loop_is_forgotten() -> None:
     thread.join(30)
     assert loads.reloader.busy  # pytest would tell of an exception in the thread
     assert loads.used == []
+
+
+def test_a_load_that_hangs_gives_way_to_the_next(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cartpole.reloading.PATIENCE_SECONDS", 0.01)
+
+    async def run() -> None:
+        loads = Loads()
+        loads.reloader.request()
+        loads.reloader.request()
+        while loads.begun < 2:
+            await asyncio.sleep(0.001)
+        for _ in range(2):
+            loads._go.release()
+        while loads.reloader.busy:
+            await asyncio.sleep(0.001)
+        assert (loads.begun, loads.used, loads.reloader.abandoned) == (2, [2], 1)
+
+    asyncio.run(run())
+    assert caplog.messages[0] == "reload: it hangs, the next one takes its place"

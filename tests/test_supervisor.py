@@ -221,6 +221,21 @@ def test_a_refused_reload_says_why_and_the_next_one_works(
     assert service.restarts() == 0
 
 
+def test_a_successor_that_is_killed_has_another(
+    make: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = make()
+    old = service.start()
+    service.order("die")
+    service.signal(signal.SIGHUP)
+    service.until_logged("ended by SIGKILL while starting: again in 1 s")
+    assert service.serving() == old
+    service.order("serve")
+    service.pool.clock.now += 1
+    service.until_logged("reload: done")
+    assert not old & service.serving()
+
+
 def test_a_reload_in_the_middle_of_another(make: Start, caplog: pytest.LogCaptureFixture) -> None:
     service = make(workers=3)
     old = service.start()

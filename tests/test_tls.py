@@ -163,6 +163,18 @@ def test_connections_past_the_limit(server: Server) -> None:
         assert read_answer(inside[0]).startswith(b"HTTP/1.1 200 OK")
 
 
+def test_handshakes_that_end_late_are_within_the_limit(server: Server) -> None:
+    """Who came before the limit was reached is served, whoever has come since."""
+    assert server.tls
+    with ExitStack() as stack:
+        address = ("127.0.0.1", server.port)
+        sockets = [stack.enter_context(socket.create_connection(address, 20)) for _ in range(7)]
+        for one in sockets[:5]:
+            client = stack.enter_context(server.tls.wrap_socket(one))
+            client.sendall(REQUEST)
+            assert read_answer(client).startswith(b"HTTP/1.1 200 OK")
+
+
 def test_a_record_that_is_no_good(server: Server) -> None:
     with connect(server) as client:
         client.sendall(REQUEST)
