@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from fcntl import ioctl
 from http import HTTPStatus
-from termios import FIONREAD
+from termios import FIONREAD, TIOCOUTQ
 from time import perf_counter_ns as clock
 from typing import Any
 
@@ -22,8 +22,7 @@ from cartpole.refusals import refusal
 from cartpole.strict import fault, origin_form
 
 NEW_SECONDS = 1
-LINGER_SECONDS = 1  # after the last answer, while the client goes on sending
-CLOSE_SECONDS = 2  # to read the last answers in: closing waits until they are sent
+CLOSE_SECONDS = 2  # after the last answer, or since the client has last read a part of it
 
 
 class LimitedProtocol(WholeRequests):
@@ -48,6 +47,7 @@ class LimitedProtocol(WholeRequests):
         self._began_in_read = self._body_in_read = False
         self._heard = False
         self._closing_since: int | None = None
+        self._unsent = 0  # bytes, a second ago
         self._cycle_transport: _CycleTransport | None = None
         self._made = self.last_data = self._message_began = self._paused = worker.second
 
@@ -163,13 +163,11 @@ class LimitedProtocol(WholeRequests):
     def check_time(self) -> None:
         """Called once a second: ends what took too long."""
         worker, patience = self.worker, self.worker.limits.keep_alive_seconds
-        if self.transport.is_closing():
+        if self.ended or self.transport.is_closing():
             return self._check_closing()
-        if self.ended:
-            patience = LINGER_SECONDS
-        elif self._held:
+        if self._held:
             return  # it is the service that takes long
-        elif not self.flow.write_paused:
+        if not self.flow.write_paused:
             return self._check_asking()
         if worker.close_unfinished() or worker.second - self.last_data > patience:
             self.transport.abort()  # it does not read its answers
@@ -178,9 +176,13 @@ class LimitedProtocol(WholeRequests):
         self.transport.abort()
 
     def _check_closing(self) -> None:
+        now, unsent = self.worker.second, _unsent(self.transport)
+        reads, self._unsent = unsent < self._unsent, unsent
         if self._closing_since is None:
-            self._closing_since = self.worker.second
-        elif self.worker.second - self._closing_since >= CLOSE_SECONDS:
+            self._closing_since = self.last_data = now
+        elif reads and now - self._closing_since < self.worker.limits.keep_alive_seconds:
+            self.last_data = now
+        elif now - self.last_data >= CLOSE_SECONDS:
             self.transport.abort()
 
     def _check_asking(self) -> None:
@@ -335,12 +337,12 @@ class LimitedProtocol(WholeRequests):
         """
         if not self.ended and not self.transport.is_closing():
             asked_more = self.pipeline or self.in_message or self.flow.read_paused
-            unread = self.transport.get_write_buffer_size() or _bytes_to_read(self.transport)
+            unread = self.transport.get_write_buffer_size() or _queued(self.transport, FIONREAD)
             self._finish(linger=bool(asked_more or unread))
 
     def _finish(self, linger: bool) -> None:
         self.ended = True
-        self.last_data = self.worker.second
+        self._closing_since = self.last_data = self.worker.second
         self.pipeline.clear()
         self._held = b""
         if linger and not self.half_closed and self.transport.can_write_eof():
@@ -372,9 +374,14 @@ def _do_nothing(*_: object) -> None:
     pass
 
 
-def _bytes_to_read(transport: asyncio.Transport) -> int:
-    """What the kernel has received on this connection and nobody has read."""
+def _unsent(transport: asyncio.Transport) -> int:
+    """Bytes that the client's kernel has not acknowledged."""
+    return transport.get_write_buffer_size() + _queued(transport, TIOCOUTQ)
+
+
+def _queued(transport: asyncio.Transport, request: int) -> int:
+    """Bytes in the kernel's queue of this connection: FIONREAD to read, TIOCOUTQ to send."""
     connection = transport.get_extra_info("socket")
-    if connection is None:
+    if connection is None or connection.fileno() < 0:
         return 0
-    return int.from_bytes(ioctl(connection.fileno(), FIONREAD, bytes(4)), sys.byteorder)
+    return int.from_bytes(ioctl(connection.fileno(), request, bytes(4)), sys.byteorder)

@@ -13,7 +13,7 @@ from typing import Any
 from bench.certificate import make_certificate
 from cartpole.app import Inference
 from cartpole.limits import Limits
-from cartpole.protocol import CLOSE_SECONDS, LINGER_SECONDS, LimitedProtocol
+from cartpole.protocol import CLOSE_SECONDS, LimitedProtocol
 from cartpole.tls import TLSTransport
 from tests.test_fastpath import Connection, Transport
 
@@ -90,7 +90,7 @@ async def _readable(connection: Connection) -> None:
 
 async def _must_end(connection: Connection) -> None:
     """Whatever was sent: nobody keeps a connection by saying nothing more, or reading nothing."""
-    for _ in range(SECONDS + LINGER_SECONDS + 1):
+    for _ in range(SECONDS + CLOSE_SECONDS):
         connection.worker.tick()
         await connection.rest()
     assert connection.transport.closed

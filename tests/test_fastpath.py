@@ -36,6 +36,7 @@ class Transport(asyncio.Transport):
         super().__init__()
         self.written = bytearray()
         self.closed = self.aborted = self.ended = self.reading_paused = False
+        self.unsent = 0  # bytes
 
     def write(self, data: Any) -> None:
         assert not self.closed, "written after close"
@@ -60,7 +61,7 @@ class Transport(asyncio.Transport):
         self.ended = True
 
     def get_write_buffer_size(self) -> int:
-        return 0
+        return self.unsent
 
     def pause_reading(self) -> None:
         self.reading_paused = True

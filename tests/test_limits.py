@@ -95,6 +95,35 @@ def test_who_leaves_answers_unread_is_let_go(inference: Inference, fast: bool) -
 
 
 @pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize(
+    "sent", [CORPUS["close"], USUAL + b"nonsense\r\n\r\n"], ids=["last", "bad"]
+)
+def test_who_reads_the_last_answers_slowly_gets_them(
+    inference: Inference, fast: bool, sent: bytes
+) -> None:
+    async def test() -> None:
+        connection = Connection(inference, fast)
+        connection.transport.unsent = 1000
+        await connection.send(sent)
+        assert connection.transport.over()
+        for _ in range(20):
+            connection.transport.unsent -= 10
+            wait(connection, 1)
+            assert not connection.transport.aborted
+        wait(connection, 2)
+        assert connection.transport.aborted
+        patient = Connection(inference, fast, Limits(keep_alive_seconds=10))
+        patient.transport.unsent = 1000
+        await patient.send(sent)
+        for _ in range(14):
+            patient.transport.unsent -= 1
+            wait(patient, 1)
+        assert patient.transport.aborted
+
+    run(test)
+
+
+@pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize("sent", [b"", USUAL, USUAL[:20], BODY + b"x", USUAL + USUAL[:9]])
 def test_after_the_stop_nobody_is_waited_for_long(
     inference: Inference, fast: bool, sent: bytes
