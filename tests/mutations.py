@@ -101,8 +101,8 @@ MUTATIONS = [
     Mutation(
         "a SIGHUP during a reload is forgotten",
         "reloading.py",
-        "        self._again = self.busy\n",
-        "",
+        "            self._again = True\n",
+        "            pass\n",
         "test_reloading.py",
     ),
     Mutation(
