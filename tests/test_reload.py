@@ -38,14 +38,18 @@ def resident(server: Server) -> float:
     ("engine", "reloads", "most"), [("torchscript", 25, 6), ("native", 20, 40)]
 )
 def test_memory_does_not_grow_with_reloads(engine: str, reloads: int, most: float) -> None:
-    """In MiB: it comes and goes by 3. It grew by 0.35 a reload with TorchScript, by 5 natively."""
+    """In MiB. It comes and goes by 6, so that the least of five is compared with the least of five.
+
+    It grew by 0.35 a reload with TorchScript, by 5 natively.
+    """
     with serving("--engine", engine) as server:
         for _ in range(WARM_UP):
             reload(server)
-        before = resident(server)
-        for _ in range(reloads):
+        found = []
+        for _ in range(reloads + 5):
             reload(server)
-        assert resident(server) - before < most
+            found.append(resident(server))
+        assert min(found[-5:]) - min(found[:5]) < most
         assert server.get(f"/inference?{GOLDEN}")[0] == 200
 
 
