@@ -17,13 +17,13 @@ import torch
 import uvicorn
 from uvicorn.server import ServerState
 
+from cartpole.api.observation import NAMES, parse
+from cartpole.api.responses import render
 from cartpole.app import Inference, create_app
-from cartpole.fastpath import Batch, FastProtocol, HeaderBlocks
-from cartpole.limits import Limits
-from cartpole.observation import NAMES, parse
-from cartpole.policy import load
-from cartpole.reply import render
-from cartpole.runner import Runner, make_runner, set_threads
+from cartpole.http.fast import Batch, FastProtocol, HeaderBlocks
+from cartpole.http.limits import Limits
+from cartpole.policy.loading import load
+from cartpole.policy.torchscript import Runner, make_runner, set_threads
 from cartpole.settings import BUNDLED_MODEL
 
 QUERY = b"position=0.0123&velocity=-0.4567&angle=0.0345&angular_velocity=0.789"

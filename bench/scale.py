@@ -22,7 +22,7 @@ RATE, RATE_SECONDS = 200, 10
 PERCENTILES = Path(__file__).parent / "peers/percentiles.lua"
 COUNTING_ROUNDS = 9
 NOT_COUNTED = (
-    "from cartpole.metrics import Metrics; "
+    "from cartpole.metrics.counters import Metrics; "
     "Metrics.forward = Metrics.answered = lambda self, *arguments: None"
 )
 GARBAGE = {

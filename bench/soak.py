@@ -27,9 +27,9 @@ from bench.certificate import make_certificate
 from bench.compare import QUERY
 from bench.machine import descendants, describe
 from bench.server import Server, serving
-from cartpole.judge import agree
-from cartpole.observation import NAMES, Observation
-from cartpole.policy import load
+from cartpole.api.observation import NAMES, Observation
+from cartpole.policy.loading import load
+from cartpole.policy.verify import agree
 from cartpole.settings import BUNDLED_MODEL
 
 GOOD_CLIENTS, BAD_CLIENTS = 8, 6  # of each service

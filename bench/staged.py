@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cartpole import app, fastpath, serve
-from cartpole.runner import Runner
+from cartpole import app, serve
+from cartpole.http import fast as fastpath
+from cartpole.policy.torchscript import Runner
 
 clock = time.perf_counter_ns
 spent: dict[str, int] = {}

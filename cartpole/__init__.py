@@ -2,7 +2,7 @@
 
 import warnings
 
-__version__ = "0.1.0"
+from cartpole.version import __version__ as __version__
 
 # PyTorch says this at its import where NumPy is not installed, which serving doesn't need.
 warnings.filterwarnings("ignore", "Failed to initialize NumPy", UserWarning)

@@ -15,14 +15,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cartpole import logs
-from cartpole.exposition import PolicyInfo, exposition
+from cartpole.api.observation import BadObservation, Observation, parse, printable
+from cartpole.api.responses import Headers, headers, render, render_error
 from cartpole.failures import Failures
-from cartpole.metrics import Metrics
-from cartpole.observation import BadObservation, Observation, parse, printable
-from cartpole.policy import Policy, load
-from cartpole.reply import Headers, headers, render, render_error
-from cartpole.runner import Runner, make_runner, set_threads
+from cartpole.metrics.counters import Metrics
+from cartpole.metrics.prometheus import PolicyInfo, exposition
+from cartpole.policy.loading import Policy, load
+from cartpole.policy.torchscript import Runner, make_runner, set_threads
+from cartpole.process import logs
 from cartpole.settings import read_environment
 
 logger = logging.getLogger("cartpole")

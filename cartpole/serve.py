@@ -3,7 +3,7 @@
 import os
 import sys
 
-from cartpole import signals
+from cartpole.process import signals
 
 
 def main() -> None:

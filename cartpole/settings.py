@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, get_args, get_type_hints
 
-from cartpole import __version__
+from cartpole.version import __version__
 
 ENGINES = ("torchscript", "native", "auto")
 LOG_LEVELS = ("debug", "info", "warning", "error")

@@ -7,9 +7,9 @@ import socket
 import sys
 from pathlib import Path
 
-from cartpole import logs, signals
+from cartpole.process import logs, signals
+from cartpole.process.sockets import bound
 from cartpole.settings import BadSettings, Settings, read
-from cartpole.sockets import bound
 
 EXIT_USAGE, EXIT_START = 2, 3
 SPARE_DESCRIPTORS = 80  # beside those of connections: listeners, the reserve for health, files
@@ -53,9 +53,9 @@ def serve_worker(
         signals.catch()
         logs.configure(settings)
     # PyTorch takes a second or more to import: only now that the settings are known to be good.
-    from cartpole.metrics import Board, Metrics
-    from cartpole.policy import BadPolicy
-    from cartpole.worker import build
+    from cartpole.metrics.counters import Board, Metrics
+    from cartpole.policy.loading import BadPolicy
+    from cartpole.process.server import build
 
     try:
         shared = Board.shared(settings.workers, board) if board else None
@@ -71,7 +71,7 @@ def serve_worker(
 
 
 def _supervise(settings: Settings, sockets: list[socket.socket]) -> int:
-    from cartpole.workers import Supervisor
+    from cartpole.process.supervisor import Supervisor
 
     supervisor = Supervisor(settings, sockets, serve_worker)
     supervisor.run()

@@ -7,10 +7,10 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import parse_qsl
 
+from cartpole.api.observation import NAMES, BadObservation, parse
 from cartpole.app import Inference
-from cartpole.observation import NAMES, BadObservation, parse
-from cartpole.policy import BadPolicy, load
-from cartpole.runner import Runner
+from cartpole.policy.loading import BadPolicy, load
+from cartpole.policy.torchscript import Runner
 from cartpole.settings import BUNDLED_MODEL
 from tests.conditions import Conditions, compare
 from tests.test_fastpath import both

@@ -12,9 +12,9 @@ from typing import Any
 
 from bench.certificate import make_certificate
 from cartpole.app import Inference
-from cartpole.limits import Limits
-from cartpole.protocol import CLOSE_SECONDS, LimitedProtocol
-from cartpole.tls import TLSTransport
+from cartpole.http.connection import CLOSE_SECONDS, LimitedProtocol
+from cartpole.http.limits import Limits
+from cartpole.http.tls import TLSTransport
 from tests.test_fastpath import Connection, Transport
 
 SECONDS = 8  # more than any patience

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from bench.certificate import make_certificate
-from cartpole.policy import Policy, load
-from cartpole.runner import Runner, set_threads
+from cartpole.policy.loading import Policy, load
+from cartpole.policy.torchscript import Runner, set_threads
 from cartpole.settings import BUNDLED_MODEL
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -1,6 +1,6 @@
 """What a supervisor's worker runs in tests: it starts in a tenth of a second, and serves nothing.
 
-It reads its orders from the model's file, once; cartpole.worker would read the policy.
+It reads its orders from the model's file, once; cartpole.process.server would read the policy.
 """
 
 import os
@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from cartpole.metrics import Board, Metrics
+from cartpole.metrics.counters import Board, Metrics
 from cartpole.settings import Settings
 
 BEAT_SECONDS = 0.01

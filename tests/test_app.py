@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from starlette.applications import Starlette
 
 from bench.server import serving
+from cartpole.api.observation import NAMES
 from cartpole.app import Inference, create_app
-from cartpole.observation import NAMES
-from cartpole.policy import BadPolicy
-from cartpole.runner import Runner
+from cartpole.policy.loading import BadPolicy
+from cartpole.policy.torchscript import Runner
 from cartpole.settings import BadSettings
 from tests.conftest import GOLDEN, call
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from cartpole.app import Inference
-from cartpole.exposition import PolicyInfo, exposition
-from cartpole.metrics import Metrics
-from cartpole.policy import BadPolicy, close, load
-from cartpole.runner import Runner, make_runner
+from cartpole.metrics.counters import Metrics
+from cartpole.metrics.prometheus import PolicyInfo, exposition
+from cartpole.policy.loading import BadPolicy, close, load
+from cartpole.policy.torchscript import Runner, make_runner
 from cartpole.settings import BUNDLED_MODEL
 from tests.test_engines import Base
 from tests.test_policy import Heads, mlp, save
@@ -216,7 +216,7 @@ def test_too_deep_to_compile(
     def fail(*_: Any) -> Any:
         raise RuntimeError("it was asked")
 
-    monkeypatch.setattr("cartpole.native._compile", fail)
+    monkeypatch.setattr("cartpole.policy.native._compile", fail)
     assert reason in refused(save(tmp_path / "m.pt", mlp(4, *[8] * hidden, 2)), "native")
 
 
@@ -228,7 +228,7 @@ def test_auto_falls_back_whatever_the_reason(
         raise error
 
     path = save(tmp_path / "m.pt", mlp(4, 8, 2))
-    monkeypatch.setattr("cartpole.native._compile", fail)
+    monkeypatch.setattr("cartpole.policy.native._compile", fail)
     reason = refused(path, "native")
     with caplog.at_level(logging.INFO, "cartpole"):
         assert make_runner(load(path), "auto").engine == "torchscript"

@@ -14,7 +14,7 @@ import pytest
 
 from bench import micro
 from bench.server import Server, free_port, serving
-from cartpole.observation import parse
+from cartpole.api.observation import parse
 from tests.conftest import ROOT
 
 # Speaks vegeta 12's command line, as its own help gives it, and sends as many requests as vegeta

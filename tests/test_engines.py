@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from cartpole.api.observation import Observation
 from cartpole.app import Inference
-from cartpole.judge import agree, samples
-from cartpole.observation import Observation
-from cartpole.perceptron import NotPerceptron, perceptron
-from cartpole.policy import load
-from cartpole.runner import make_runner
+from cartpole.policy.loading import load
+from cartpole.policy.perceptron import NotPerceptron, perceptron
+from cartpole.policy.torchscript import make_runner
+from cartpole.policy.verify import agree, samples
 
 Heads = tuple[Tensor, Tensor]
 Forward = Callable[["Base", Tensor], Heads]

@@ -16,8 +16,8 @@ import torch
 from stable_baselines3 import A2C, DQN, PPO
 from torch import nn
 
-from cartpole.policy import close, load
-from cartpole.runner import Runner
+from cartpole.policy.loading import close, load
+from cartpole.policy.torchscript import Runner
 from tests.conftest import ROOT
 from tools.agent import BadAgent, read_agent
 from tools.export_model import MODELS, export, main, observations, reference_logits

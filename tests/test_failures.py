@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from cartpole import failures
+from cartpole.api.observation import BadObservation, Observation
 from cartpole.app import Inference
 from cartpole.failures import QUIET_SECONDS
-from cartpole.observation import BadObservation, Observation
-from cartpole.policy import load
-from cartpole.runner import Runner, make_runner
+from cartpole.policy.loading import load
+from cartpole.policy.torchscript import Runner, make_runner
 from tests.test_engines import Raises, scripted
 
 FAR, NEAR = (4.5, 0.0, 0.0, 0.0), (0.5, 0.0, 0.0, 0.0)

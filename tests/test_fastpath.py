@@ -17,12 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
+from cartpole.api.observation import NAMES
 from cartpole.app import Inference, create_app
-from cartpole.fastpath import Batch, FastProtocol
-from cartpole.limits import Limits, Worker
-from cartpole.observation import NAMES
-from cartpole.protocol import LimitedProtocol
-from cartpole.runner import Runner
+from cartpole.http.connection import LimitedProtocol
+from cartpole.http.fast import Batch, FastProtocol
+from cartpole.http.limits import Limits, Worker
+from cartpole.policy.torchscript import Runner
 from tests.conftest import GOLDEN
 
 DATE = [(b"date", b"Sun, 22 Nov 2026 21:00:00 GMT")]

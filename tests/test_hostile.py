@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from bench.server import Server, serving
-from cartpole.limits import HEALTH_RESERVE
+from cartpole.http.limits import HEALTH_RESERVE
 from tests.conftest import GOLDEN
 from tests.test_faults import connect, half_close, read_all
 from tests.test_http import GOOD, statuses

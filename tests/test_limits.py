@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from cartpole.app import Inference
-from cartpole.limits import HEALTH_RESERVE, Limits
-from cartpole.metrics import COLUMNS
-from cartpole.runner import Runner
+from cartpole.http.limits import HEALTH_RESERVE, Limits
+from cartpole.metrics.counters import COLUMNS
+from cartpole.policy.torchscript import Runner
 from tests.conftest import GOLDEN
 from tests.test_fastpath import CORPUS, USUAL, Connection, answers, request
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cartpole.app import Inference
-from cartpole.limits import UNFINISHED_GRACE_SECONDS, Limits
+from cartpole.http.limits import UNFINISHED_GRACE_SECONDS, Limits
 from tests.test_fastpath import (
     LIMITS,
     OTHER,

@@ -15,11 +15,11 @@ from starlette.applications import Starlette
 
 from bench.server import Server, serving
 from cartpole.app import Inference, create_app
-from cartpole.exposition import PolicyInfo, exposition
-from cartpole.limits import Worker
-from cartpole.metrics import COLUMNS, Board, Metrics
-from cartpole.policy import Policy
-from cartpole.runner import Runner
+from cartpole.http.limits import Worker
+from cartpole.metrics.counters import COLUMNS, Board, Metrics
+from cartpole.metrics.prometheus import PolicyInfo, exposition
+from cartpole.policy.loading import Policy
+from cartpole.policy.torchscript import Runner
 from tests.conftest import GOLDEN, ROOT
 from tests.test_app import get
 from tests.test_fastpath import Connection, statuses
@@ -146,7 +146,7 @@ def test_rows_are_summed_and_outlive_their_process(tmp_path: Path) -> None:
     path.touch()
     board = Board(3, path)
     program = (
-        "import sys; from pathlib import Path; from cartpole.metrics import *; "
+        "import sys; from pathlib import Path; from cartpole.metrics.counters import *; "
         "metrics = Metrics(Board(3, Path(sys.argv[1])), int(sys.argv[2])); "
         "metrics.answered([(200, b'')] * 5 + [(400, b'')], 10)"
     )

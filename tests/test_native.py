@@ -11,11 +11,12 @@ from numba import njit
 from torch import nn
 
 from bench.server import serving
-from cartpole import judge, native
-from cartpole.observation import Observation
-from cartpole.perceptron import perceptron
-from cartpole.policy import BadPolicy, Policy, load
-from cartpole.runner import Runner, make_runner
+from cartpole.api.observation import Observation
+from cartpole.policy import native
+from cartpole.policy import verify as judge
+from cartpole.policy.loading import BadPolicy, Policy, load
+from cartpole.policy.perceptron import perceptron
+from cartpole.policy.torchscript import Runner, make_runner
 from tests.conftest import GOLDEN
 from tests.test_policy import mlp, save
 from tests.test_runner import check
@@ -82,7 +83,7 @@ def test_what_is_no_perceptron(
 def test_without_numba(
     policy: Policy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.delitem(sys.modules, "cartpole.native")
+    monkeypatch.delitem(sys.modules, "cartpole.policy.native")
     monkeypatch.setitem(sys.modules, "numba", None)
     with pytest.raises(BadPolicy, match=r"needs the extra, cartpole\[native\]"):
         make_runner(policy, "native")

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cartpole.perceptron import NotPerceptron, perceptron
-from cartpole.policy import BadPolicy, Policy, close, load
-from cartpole.runner import Runner
+from cartpole.policy.loading import BadPolicy, Policy, close, load
+from cartpole.policy.perceptron import NotPerceptron, perceptron
+from cartpole.policy.torchscript import Runner
 from cartpole.settings import BUNDLED_MODEL
 
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from bench.server import Server, serving
-from cartpole import native
-from cartpole.policy import close, load
-from cartpole.runner import make_runner
+from cartpole.policy import native
+from cartpole.policy.loading import close, load
+from cartpole.policy.torchscript import make_runner
 from cartpole.settings import BUNDLED_MODEL
 from tests.conftest import GOLDEN
 from tests.test_policy import mlp, save

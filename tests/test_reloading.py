@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cartpole.reloading import Reloader
+from cartpole.process.reloading import Reloader
 
 
 class Loads:
@@ -103,7 +103,7 @@ def test_a_load_that_ends_after_the_loop_is_forgotten() -> None:
 def test_a_load_that_hangs_gives_way_to_the_next(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cartpole.reloading.PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr("cartpole.process.reloading.PATIENCE_SECONDS", 0.01)
 
     async def run() -> None:
         loads = Loads()

@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from cartpole.reply import headers, render, render_error
+from cartpole.api.responses import headers, render, render_error
 
 
 def test_logits_in_order_as_the_shortest_decimal() -> None:

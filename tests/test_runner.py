@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from cartpole.observation import Observation
-from cartpole.policy import Policy, close, load
-from cartpole.runner import MAX_BATCH, Runner
+from cartpole.api.observation import Observation
+from cartpole.policy.loading import Policy, close, load
+from cartpole.policy.torchscript import MAX_BATCH, Runner
 from tests.test_policy import mlp, save
 
 LARGEST = torch.finfo(torch.float32).max
@@ -94,7 +94,7 @@ def test_where_blas_never_agrees_rows_run_alone(
     policy: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With no group size to try, every batch falls back to single calls."""
-    monkeypatch.setattr("cartpole.runner.ROW_GROUPS", (1,))
+    monkeypatch.setattr("cartpole.policy.torchscript.ROW_GROUPS", (1,))
     runner = Runner(policy)
     batch = observations(20)
     assert runner.batch(batch) == [runner.one(*observation) for observation in batch]

@@ -19,9 +19,9 @@ import pytest
 import torch
 
 from bench.server import Server, free_port, serving
-from cartpole.observation import NAMES
-from cartpole.policy import Policy, close
-from cartpole.runner import Runner
+from cartpole.api.observation import NAMES
+from cartpole.policy.loading import Policy, close
+from cartpole.policy.torchscript import Runner
 from cartpole.settings import BUNDLED_MODEL
 from tests.conftest import GOLDEN, ROOT
 

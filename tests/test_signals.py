@@ -61,7 +61,7 @@ def reload(server: Server) -> None:
 def test_no_request_to_reload_is_lost_and_none_hinders_the_end(tmp_path: Path) -> None:
     model, fifo, good = tmp_path / "model.pt", tmp_path / "fifo", tmp_path / "good.pt"
     shutil.copy(BUNDLED_MODEL, model)
-    command = tripped("cartpole.worker", signal.SIGHUP)
+    command = tripped("cartpole.process.server", signal.SIGHUP)
     with serving(command=[*command, "--port", "{port}", "--model", str(model)]) as server:
         wait_for_log(server, "reload: serves")  # what was asked for during the start
         os.mkfifo(fifo)

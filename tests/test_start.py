@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from bench.server import free_port
-from cartpole.logs import JsonFormatter
+from cartpole.process.logs import JsonFormatter
+from cartpole.process.sockets import bound
 from cartpole.settings import Settings
-from cartpole.sockets import bound
 from tests.test_signals import tripped
 from tests.test_workers import wait_until
 
@@ -135,7 +135,7 @@ def test_a_unix_socket_that_can_not_be(name: str, reason: str, tmp_path: Path) -
 def test_another_program_is_faster_to_listen() -> None:
     """Bound sockets don't keep others from listening, if both have SO_REUSEADDR."""
     port = free_port()
-    command = [*tripped("cartpole.worker", signal.SIGSTOP), "--port", str(port)]
+    command = [*tripped("cartpole.process.server", signal.SIGSTOP), "--port", str(port)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         state = Path(f"/proc/{process.pid}/stat")
@@ -183,5 +183,5 @@ def test_json_log_lines_of_paths_in_other_encodings() -> None:
 
 
 def test_without_numpy_pytorch_says_nothing() -> None:
-    program = "import sys; sys.modules['numpy'] = None; import cartpole.policy"
+    program = "import sys; sys.modules['numpy'] = None; import cartpole.policy.loading"
     assert run("", program).stderr == ""

@@ -18,10 +18,10 @@ from typing import Any
 
 import pytest
 
-from cartpole.metrics import COLUMNS
-from cartpole.pool import Clock
+from cartpole.metrics.counters import COLUMNS
+from cartpole.process.supervisor import Supervisor
+from cartpole.process.worker_pool import Clock
 from cartpole.settings import Settings
-from cartpole.workers import Supervisor
 from tests.conftest import ROOT
 from tests.stub_worker import serve
 from tests.test_workers import children, wait_until
@@ -587,9 +587,9 @@ def test_stops_after_so_many_requests_of_all_workers(
 PROGRAM = """
 import sys
 from pathlib import Path
-from cartpole import signals
+from cartpole.process import signals
 from cartpole.settings import Settings
-from cartpole.workers import Supervisor
+from cartpole.process.supervisor import Supervisor
 from tests.stub_worker import serve
 import logging, socket
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from cartpole.app import Inference
-from cartpole.limits import ERRORS_LOG_SECONDS
-from cartpole.polling import BusyPoll
+from cartpole.http.busy_poll import BusyPoll
+from cartpole.http.limits import ERRORS_LOG_SECONDS
 from tests.test_fastpath import USUAL, Connection, answers, inference
 
 __all__ = ["inference"]

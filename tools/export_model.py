@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from cartpole.observation import NAMES
-from cartpole.policy import METADATA, BadPolicy, load
+from cartpole.api.observation import NAMES
+from cartpole.policy.loading import METADATA, BadPolicy, load
 from tools.agent import ACTIONS, OBSERVATIONS, Agent, BadAgent, Layer, read_agent
 
 MODELS = Path(__file__).resolve().parent.parent / "models/CartPole-v1"

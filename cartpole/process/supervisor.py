@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import resource_tracker
 
-from cartpole import signals
-from cartpole.metrics import COLUMNS
-from cartpole.pool import Pool, Serve, WorkerProcess
+from cartpole.metrics.counters import COLUMNS
+from cartpole.process import signals
+from cartpole.process.worker_pool import Pool, Serve, WorkerProcess
 from cartpole.settings import Settings
 
 EXIT_START = 3  # of a worker that can't serve with these settings

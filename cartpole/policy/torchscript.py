@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cartpole import judge
-from cartpole.judge import Logits
-from cartpole.observation import Observation
-from cartpole.perceptron import NotPerceptron, Perceptron, padded, perceptron
-from cartpole.policy import ACTIONS, OBSERVATIONS, BadPolicy, Policy, first_line
+from cartpole.api.observation import Observation
+from cartpole.policy import verify as judge
+from cartpole.policy.loading import ACTIONS, OBSERVATIONS, BadPolicy, Policy, first_line
+from cartpole.policy.perceptron import NotPerceptron, Perceptron, padded, perceptron
+from cartpole.policy.verify import Logits
 
 MAX_BATCH = 1024
 FORWARD_ROWS = 256  # rows that one forward computes at the most
@@ -174,7 +174,7 @@ def make_runner(policy: Policy, engine: str = "torchscript") -> Runner:
 
 def _native(policy: Policy) -> Runner:
     try:
-        from cartpole.native import Native
+        from cartpole.policy.native import Native
 
         return Native(policy)
     except BadPolicy:

@@ -8,7 +8,15 @@ from typing import Any
 from prometheus_client import CollectorRegistry, ProcessCollector, core, generate_latest
 from prometheus_client.utils import floatToGoString
 
-from cartpole.metrics import BATCH_SIZES, COLUMNS, FORWARD, MICROSECONDS, REQUEST, SIZE, Board
+from cartpole.metrics.counters import (
+    BATCH_SIZES,
+    COLUMNS,
+    FORWARD,
+    MICROSECONDS,
+    REQUEST,
+    SIZE,
+    Board,
+)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from cartpole.runner import Runner
+from cartpole.policy.torchscript import Runner
 
 PATIENCE_SECONDS = 5  # that a load has once there is a later request
 

@@ -6,11 +6,11 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from cartpole.metrics import Metrics
-from cartpole.polling import BusyPoll
+from cartpole.http.busy_poll import BusyPoll
+from cartpole.metrics.counters import Metrics
 
 if TYPE_CHECKING:
-    from cartpole.protocol import LimitedProtocol
+    from cartpole.http.connection import LimitedProtocol
 
 # Connections past the limit that may still ask for the health; more are closed at once.
 HEALTH_RESERVE = 16

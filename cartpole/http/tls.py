@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from uvicorn.server import ServerState
 
-from cartpole.limits import HEALTH_RESERVE, RESERVE_SECONDS, Worker
+from cartpole.http.limits import HEALTH_RESERVE, RESERVE_SECONDS, Worker
 
 if TYPE_CHECKING:
-    from cartpole.protocol import LimitedProtocol
+    from cartpole.http.connection import LimitedProtocol
 
 READ_BYTES = 256 * 1024
 

@@ -4,7 +4,7 @@ from http import HTTPStatus
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from cartpole.reply import CLOSE, Headers, headers, render_error
+from cartpole.api.responses import CLOSE, Headers, headers, render_error
 
 RETRY_AFTER = (b"retry-after", b"1")  # seconds
 

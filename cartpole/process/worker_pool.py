@@ -10,7 +10,7 @@ from multiprocessing import get_context
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
-from cartpole.metrics import COLUMNS, Board
+from cartpole.metrics.counters import COLUMNS, Board
 from cartpole.settings import Settings
 
 READY_SECONDS = 60  # for a worker to be ready in, then it is taken for hung

@@ -14,18 +14,19 @@ from typing import cast
 
 import uvicorn
 
-from cartpole import __version__, signals
 from cartpole.app import Inference, create_app
-from cartpole.fastpath import Batch, FastProtocol
-from cartpole.limits import Limits, Worker
-from cartpole.metrics import Metrics
-from cartpole.policy import load
-from cartpole.polling import BusyPoll
-from cartpole.protocol import LimitedProtocol
-from cartpole.reloading import Reloader
-from cartpole.runner import Runner, make_runner, set_threads
+from cartpole.http.busy_poll import BusyPoll
+from cartpole.http.connection import LimitedProtocol
+from cartpole.http.fast import Batch, FastProtocol
+from cartpole.http.limits import Limits, Worker
+from cartpole.http.tls import TLSTransport
+from cartpole.metrics.counters import Metrics
+from cartpole.policy.loading import load
+from cartpole.policy.torchscript import Runner, make_runner, set_threads
+from cartpole.process import signals
+from cartpole.process.reloading import Reloader
 from cartpole.settings import Settings
-from cartpole.tls import TLSTransport
+from cartpole.version import __version__
 
 LISTENERS = 16  # connections that a turn of the event loop takes in
 MOST_ACCEPTED = 4096  # connections taken in before the listeners are closed

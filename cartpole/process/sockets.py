@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from cartpole import signals
+from cartpole.process import signals
 from cartpole.settings import Settings
 
 RECEIVE_BYTES = 32 * 1024  # that the kernel keeps of a connection which has to wait its turn

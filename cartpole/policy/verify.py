@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from cartpole.observation import Observation
-from cartpole.perceptron import Perceptron
-from cartpole.policy import OBSERVATIONS, BadPolicy, Policy, first_line
+from cartpole.api.observation import Observation
+from cartpole.policy.loading import OBSERVATIONS, BadPolicy, Policy, first_line
+from cartpole.policy.perceptron import Perceptron
 
 if TYPE_CHECKING:
-    from cartpole.runner import Runner
+    from cartpole.policy.torchscript import Runner
 
 Logits = tuple[float, float]
 

@@ -16,10 +16,10 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from cartpole.app import HEAD_READ
-from cartpole.limits import HEALTH_RESERVE, RESERVE_SECONDS, Worker
-from cartpole.messages import WholeRequests
-from cartpole.refusals import refusal
-from cartpole.strict import fault, origin_form
+from cartpole.http.head_rules import fault, origin_form
+from cartpole.http.limits import HEALTH_RESERVE, RESERVE_SECONDS, Worker
+from cartpole.http.rejections import refusal
+from cartpole.http.whole_requests import WholeRequests
 
 NEW_SECONDS = 1
 CLOSE_SECONDS = 2  # after the last answer, or since the client has last read a part of it

@@ -13,14 +13,14 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from uvicorn.server import ServerState
 
+from cartpole.api.observation import BadObservation, Observation, parse, parse_usual
+from cartpole.api.responses import Headers, headers
 from cartpole.app import Inference
-from cartpole.limits import Limits, Worker
-from cartpole.observation import BadObservation, Observation, parse, parse_usual
-from cartpole.polling import BusyPoll
-from cartpole.protocol import LimitedProtocol
-from cartpole.reply import Headers, headers
-from cartpole.runner import FORWARD_ROWS
-from cartpole.strict import fault
+from cartpole.http.busy_poll import BusyPoll
+from cartpole.http.connection import LimitedProtocol
+from cartpole.http.head_rules import fault
+from cartpole.http.limits import Limits, Worker
+from cartpole.policy.torchscript import FORWARD_ROWS
 
 # RFC 9112, section 3: method SP request-target SP HTTP-version CRLF; origin-form, no fragment.
 _match_request_line = re.compile(rb"GET /inference\?([!$&-;=?-Z_a-z~%]*+) HTTP/1\.1\r\n").match

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from cartpole.policy import OBSERVATIONS, Policy, first_line
+from cartpole.policy.loading import OBSERVATIONS, Policy, first_line
 
 WIDTH_GROUP = 16  # hidden layers are padded to whole vectors, so that no unit is in a remainder
 

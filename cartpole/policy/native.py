@@ -17,11 +17,11 @@ from numba import carray, cfunc, njit, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from cartpole import judge
-from cartpole.judge import Logits
-from cartpole.perceptron import NotPerceptron, padded, perceptron
-from cartpole.policy import ACTIONS, OBSERVATIONS, Policy
-from cartpole.runner import FORWARD_ROWS, Runner, memory_of
+from cartpole.policy import verify as judge
+from cartpole.policy.loading import ACTIONS, OBSERVATIONS, Policy
+from cartpole.policy.perceptron import NotPerceptron, padded, perceptron
+from cartpole.policy.torchscript import FORWARD_ROWS, Runner, memory_of
+from cartpole.policy.verify import Logits
 
 Array = NDArray[np.float32]
 
