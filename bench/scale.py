@@ -22,8 +22,8 @@ RATE, RATE_SECONDS = 200, 10
 PERCENTILES = Path(__file__).parent / "peers/percentiles.lua"
 COUNTING_ROUNDS = 9
 NOT_COUNTED = (
-    "from cartpole.metrics.counters import Metrics; "
-    "Metrics.forward = Metrics.answered = lambda self, *arguments: None"
+    "from cartpole.metrics.counters import WorkerCounters as Counters; "
+    "Counters.record_forward = Counters.record_answers = lambda self, *arguments: None"
 )
 GARBAGE = {
     "as Python starts": "gc.freeze = lambda: None",

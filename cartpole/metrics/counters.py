@@ -1,64 +1,70 @@
-"""What the service has done, as numbers in memory that all workers share.
+"""Counters in memory that all workers share: serving a request only adds to them.
 
-On the way of a request they are only added to; cartpole/exposition.py tells them.
+cartpole/metrics/prometheus.py renders them.
 """
 
 import logging
 import mmap
 import os
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-logger = logging.getLogger("cartpole")
+from cartpole.metrics.rejections import REJECTIONS
 
 _STEPS = (1, 2, 5)  # of each power of ten
 MICROSECONDS = (5, *(step * 10**power for power in range(1, 6) for step in _STEPS), 10**6)
 _NANOSECONDS = tuple(1000 * limit for limit in MICROSECONDS)
-BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # one forward holds at most 256 rows
 ROUTES = ("/inference", "/health/live", "/health/ready", "/metrics", "other")
 STATUSES = (200, 204, 400, 404, 405, 500, 503)
-# Of the protocol, before any route; 503: too many connections.
-REFUSALS = (400, 408, 413, 417, 431, 501, 503, 505)
+
+logger = logging.getLogger("cartpole")
 
 
 class _Columns:
-    """Where each number is in a worker's row."""
+    """The index of each counter in a worker's row."""
 
     def __init__(self) -> None:
         self.width = 0
-        self.pid, self.connections, self.accepted = self._take(1), self._take(1), self._take(1)
-        self.ready, self.restarts = self._take(1), self._take(1)
-        self.beats, self.total_requests = self._take(1), self._take(1)
-        self.requests = {route: self._table(STATUSES) for route in ROUTES}
-        self.refusals = self._table(REFUSALS)
-        # Of a histogram: its buckets, the one above all limits, and the sum.
-        self.request_seconds = self._take(len(MICROSECONDS) + 2)
-        self.inference_seconds = self._take(len(MICROSECONDS) + 2)
-        self.batch_size = self._take(len(BATCH_SIZES) + 2)
+        self.pid, self.connections, self.accepted = self._add(1), self._add(1), self._add(1)
+        self.ready, self.restarts = self._add(1), self._add(1)
+        self.heartbeats, self.total_requests = self._add(1), self._add(1)
+        self.requests = {route: self._add_each(STATUSES) for route in ROUTES}
+        self.rejections = self._add_each(REJECTIONS)
+        # A histogram has a cell for each bucket, one for values above all limits, and the sum.
+        self.request_seconds = self._add(len(MICROSECONDS) + 2)
+        self.inference_seconds = self._add(len(MICROSECONDS) + 2)
+        self.batch_size = self._add(len(BATCH_SIZES) + 2)
 
-    def _take(self, number: int) -> int:
-        self.width += number
-        return self.width - number
+    def _add(self, cells: int) -> int:
+        self.width += cells
+        return self.width - cells
 
-    def _table(self, keys: Sequence[int]) -> dict[int, int]:
-        return {key: self._take(1) for key in keys}
+    def _add_each(self, keys: Iterable[int]) -> dict[int, int]:
+        return {int(key): self._add(1) for key in keys}
 
 
 COLUMNS = _Columns()
+
+# Plain globals: the hot methods below look up no attributes of COLUMNS.
+_REQUEST, _FORWARD = COLUMNS.request_seconds, COLUMNS.inference_seconds
 _DURATION_SUM = len(MICROSECONDS) + 1
+_SIZE, _SIZE_SUM = COLUMNS.batch_size, len(BATCH_SIZES) + 1
 _SIZE_BUCKET = [bisect_left(BATCH_SIZES, size) for size in range(BATCH_SIZES[-1] + 1)]
+_INFERENCE = COLUMNS.requests["/inference"]
+_INFERENCE_OK = _INFERENCE[200]
 
 
-class Board:
-    """The memory of all workers: one row of 64-bit integers for each, in a file or in this process.
+class SharedCounters:
+    """The counters of all workers: a row of 64-bit integers for each, in a file or in this process.
 
-    Only one process writes into a row at a time; a row whose process has ended is taken over, with
-    what it holds, by the next.
+    One process at a time writes into a row. When it has ended, the next process takes over the row
+    with all its counts.
     """
 
     def __init__(self, rows: int, path: Path | None = None) -> None:
-        """Raises OSError where the file can't be mapped."""
+        """Raises OSError if the file can't be mapped."""
         size = rows * COLUMNS.width * 8
         self._memory = mmap.mmap(-1, size) if path is None else _map(path, size)
         cells = memoryview(self._memory).cast("q")
@@ -66,25 +72,25 @@ class Board:
         self.rows = [cells[row * width : (row + 1) * width] for row in range(rows)]
 
     @classmethod
-    def shared(cls, workers: int, path: Path) -> "Board":
-        """That of a supervisor and its workers, of which each may be replaced twice over."""
+    def for_workers(cls, workers: int, path: Path) -> "SharedCounters":
+        """Counters of a supervisor and its workers, with room to replace every worker twice."""
         return cls(3 * workers + 1, path)
 
     @staticmethod
-    def new_file() -> Path:
-        """A file for a board of several processes; it goes with the process that makes it."""
+    def create_file() -> Path:
+        """An anonymous file that other processes can map. It lives as long as this process."""
         return Path(f"/proc/{os.getpid()}/fd/{os.memfd_create('cartpole-metrics')}")
 
     def clear_gauges(self, row: int) -> None:
-        """Of a worker that has ended; what it has counted stays."""
+        """Clear the present state of a worker that has ended. Its counts stay."""
         for column in (COLUMNS.pid, COLUMNS.ready, COLUMNS.connections):
             self.rows[row][column] = 0
 
     def total(self, column: int) -> int:
         return sum(row[column] for row in self.rows)
 
-    def reached(self, limit: int) -> bool:
-        """Whether all workers that ever were have answered so many requests; logs it if so."""
+    def limit_reached(self, limit: int) -> bool:
+        """Whether past and present workers have answered this many requests; logs it if so."""
         if self.total(COLUMNS.total_requests) < limit:
             return False
         logger.info("--limit-requests %d is reached: stopping", limit)
@@ -94,76 +100,78 @@ class Board:
 def _map(path: Path, size: int) -> mmap.mmap:
     try:
         with open(path, "r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, size)  # no memory shows here, not at a write
+            # Allocate now, so that a lack of memory fails here and not as SIGBUS on a later write.
+            os.posix_fallocate(file.fileno(), 0, size)
             return mmap.mmap(file.fileno(), size)
     except OSError as error:
         raise OSError(f"can't map the metrics' memory: {error.strerror}") from error
 
 
-class Metrics:
-    """One worker's row of the board: what it counts."""
+class WorkerCounters:
+    """The counters of one worker, which is one row of the shared ones."""
 
-    def __init__(self, board: Board | None = None, row: int = 0) -> None:
-        self.board = board or Board(1)
-        self.cells = self.board.rows[row]
+    def __init__(self, shared: SharedCounters | None = None, row: int = 0) -> None:
+        self.shared = shared or SharedCounters(1)
+        self.cells = self.shared.rows[row]
         self.cells[COLUMNS.pid] = os.getpid()
         self._requests_before = self.cells[COLUMNS.total_requests]
 
     @property
     def accepted(self) -> int:
-        """Connections accepted."""
+        """Connections accepted, by earlier processes of this row too."""
         return self.cells[COLUMNS.accepted]
 
-    def ready(self) -> None:
-        """This worker serves."""
+    def mark_ready(self) -> None:
+        """Say that this worker serves."""
         self.cells[COLUMNS.ready] = 1
 
-    def beat(self) -> None:
-        """Once a second: the event loop turns."""
-        self.cells[COLUMNS.beats] += 1
+    def heartbeat(self) -> None:
+        """Say, once a second, that the event loop of this worker runs."""
+        self.cells[COLUMNS.heartbeats] += 1
 
-    def total_requests(self, number: int) -> None:
-        """So many requests of all kinds has this process answered."""
+    def set_total_requests(self, number: int) -> None:
+        """Set how many requests of all kinds this process has answered."""
         self.cells[COLUMNS.total_requests] = self._requests_before + number
 
-    def forward(self, size: int, nanoseconds: int) -> None:
-        """One forward of so many observations."""
+    def record_forward(self, size: int, nanoseconds: int) -> None:
+        """Count one forward of 1 to 256 observations."""
         cells = self.cells
-        cells[FORWARD + bisect_left(_NANOSECONDS, nanoseconds)] += 1
-        cells[FORWARD + _DURATION_SUM] += nanoseconds
-        cells[SIZE + _SIZE_BUCKET[size]] += 1
-        cells[SIZE + _SIZE_SUM] += size
+        cells[_FORWARD + bisect_left(_NANOSECONDS, nanoseconds)] += 1
+        cells[_FORWARD + _DURATION_SUM] += nanoseconds
+        cells[_SIZE + _SIZE_BUCKET[size]] += 1
+        cells[_SIZE + _SIZE_SUM] += size
 
-    def answered(self, answers: Sequence[tuple[int, bytes]], nanoseconds: int) -> None:
-        """Requests of /inference that were answered together: their statuses and bodies."""
+    def record_answers(self, answers: Sequence[tuple[int, bytes]], nanoseconds: int) -> None:
+        """Count requests of /inference that were answered together.
+
+        Args:
+            answers: the status and body of each.
+            nanoseconds: from the head of the first request to the answers.
+        """
         cells, requests = self.cells, len(answers)
         good = requests
         for status, _ in answers:
             if status != 200:
                 good -= 1
                 cells[_INFERENCE[status]] += 1
-        cells[_GOOD] += good
-        cells[REQUEST + bisect_left(_NANOSECONDS, nanoseconds)] += requests
-        cells[REQUEST + _DURATION_SUM] += nanoseconds * requests
+        cells[_INFERENCE_OK] += good
+        cells[_REQUEST + bisect_left(_NANOSECONDS, nanoseconds)] += requests
+        cells[_REQUEST + _DURATION_SUM] += nanoseconds * requests
 
-    def request(self, path: str, status: int, nanoseconds: int) -> None:
-        """One request that the application has answered."""
+    def record_request(self, path: str, status: int, nanoseconds: int) -> None:
+        """Count one request that the application has answered."""
         route = path if path in COLUMNS.requests else "other"
         column = COLUMNS.requests[route].get(status)
         if column is not None:
             self.cells[column] += 1
-        self.cells[REQUEST + bisect_left(_NANOSECONDS, nanoseconds)] += 1
-        self.cells[REQUEST + _DURATION_SUM] += nanoseconds
+        self.cells[_REQUEST + bisect_left(_NANOSECONDS, nanoseconds)] += 1
+        self.cells[_REQUEST + _DURATION_SUM] += nanoseconds
 
-    def refused(self, status: int) -> None:
-        self.cells[COLUMNS.refusals[status]] += 1
+    def record_rejection(self, status: int) -> None:
+        """Count one request that was rejected before any route; status is one of REJECTIONS."""
+        self.cells[COLUMNS.rejections[status]] += 1
 
-    def connections(self, open_now: int, accepted: int = 0) -> None:
+    def record_connections(self, open_now: int, accepted: int = 0) -> None:
+        """Set how many connections are open, and count those accepted since the last call."""
         self.cells[COLUMNS.connections] = open_now
         self.cells[COLUMNS.accepted] += accepted
-
-
-FORWARD, REQUEST = COLUMNS.inference_seconds, COLUMNS.request_seconds
-SIZE, _SIZE_SUM = COLUMNS.batch_size, len(BATCH_SIZES) + 1
-_INFERENCE = COLUMNS.requests["/inference"]
-_GOOD = _INFERENCE[200]
