@@ -20,7 +20,7 @@ from cartpole.http.busy_poll import BusyPoll
 from cartpole.http.connection import LimitedProtocol
 from cartpole.http.head_rules import fault
 from cartpole.http.limits import Limits, Worker
-from cartpole.policy.torchscript import FORWARD_ROWS
+from cartpole.policy.contract import MAX_ROWS
 
 # RFC 9112, section 3: method SP request-target SP HTTP-version CRLF; origin-form, no fragment.
 _match_request_line = re.compile(rb"GET /inference\?([!$&-;=?-Z_a-z~%]*+) HTTP/1\.1\r\n").match
@@ -98,7 +98,7 @@ class Batch(Worker):
             self._began = clock()
         self._asking.append(connection)
         self._asked.append(asked)
-        if len(self._asking) >= FORWARD_ROWS:
+        if len(self._asking) >= MAX_ROWS:
             self.flush()
 
     def flush(self) -> None:

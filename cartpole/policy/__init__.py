@@ -1,0 +1,1 @@
+"""The policy: a model file, the engines that run it, and their verification."""

@@ -1,14 +1,9 @@
-"""The policy compiled for this machine's vector instructions: the native engine.
-
-TorchScript stays the judge: what is compiled is compared with it before it may serve.
-"""
+"""The native engine: a perceptron compiled for this machine's vector instructions."""
 
 from collections.abc import Callable
-from contextlib import suppress
-from ctypes import CDLL, CFUNCTYPE, c_size_t, c_ssize_t, c_void_p
+from ctypes import CFUNCTYPE, c_ssize_t
 from functools import cache, partial
 from itertools import accumulate, chain, pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,91 +12,103 @@ from numba import carray, cfunc, njit, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from cartpole.policy import verify as judge
-from cartpole.policy.loading import ACTIONS, OBSERVATIONS, Policy
-from cartpole.policy.perceptron import NotPerceptron, padded, perceptron
-from cartpole.policy.torchscript import FORWARD_ROWS, Runner, memory_of
-from cartpole.policy.verify import Logits
+from cartpole.policy.buffers import Buffers
+from cartpole.policy.contract import (
+    ACTIONS,
+    MAX_ROWS,
+    OBSERVATIONS,
+    Batch,
+    Logits,
+    One,
+    Policy,
+)
+from cartpole.policy.perceptron import NotPerceptron, Perceptron, pad_hidden_layers
 
 Array = NDArray[np.float32]
 
-_ONE_AT = 9.02  # from here on the float32 nearest to tanh is 1
-# tanh(x) / x = P(x²) / Q(x²), within 2.2e-8: tools/fit_tanh.py. Lowest power first.
+MOST_LAYERS = 8  # each layer's function inlines those before it: a deeper one compiles for longer
+
+_ALIGNED = 16  # floats, 64 bytes: a cache line, and the widest vector register of any CPU
+_UNROLLED = 4  # inputs added per pass over the sums, by hand in _layer; divides every width
+
+# Floating-point liberties for LLVM: fused multiply-add, and any sign for a sum of zero. Not the
+# order of a sum, which must not depend on the batch, and not the rules for infinity and NaN.
+_FAST_MATH = {"contract", "nsz"}
+
+_ONE_AT = 9.02  # tanh rounds to 1 in float32 from here on
+# tanh(x) / x = P(x²) / Q(x²) with a relative error of 2.2e-8, fitted by tools/fit_tanh.py; the
+# lowest power comes first.
 _P = (1.0, 0.13382658, 0.0034974205, 2.0635102e-05, 1.3383110e-08)
 _Q = (1.0, 0.46715979, 0.025884226, 0.00032884518, 7.7898033e-07)
 
-# An operation may be fused with the next, and the sign of a zero sum is free; the order of a sum,
-# infinities and what is not a number stay what they are.
-_MATHEMATICS = {"contract", "nsz"}
-_UNROLLED = 4  # inputs that are added to the sums at once; widths are multiples of it
 
+class NativeEngine:
+    """Runs a perceptron as one function, compiled once for each shape of network.
 
-_ALIGNED = 16  # floats; a cache line, a whole vector of any machine
-
-MOST_LAYERS = 8  # layers are nested in each other: each takes longer to compile than the last
-
-
-class Native(Runner):
-    """Runs a perceptron policy as one compiled function. See Runner; not thread-safe either.
+    See Engine for its attributes.
 
     Raises:
-        NotPerceptron: the policy holds an operator that can't be compiled here.
-        BadPolicy: the compiled function does not give the module's answers.
+        NotPerceptron: the network has too many layers to compile.
     """
 
-    engine = "native"
+    name = "native"
+    one: One
+    batch: Batch
 
-    def _prepare(self, policy: Policy) -> None:
-        network = perceptron(policy)
+    def __init__(self, policy: Policy, network: Perceptron) -> None:
         if len(network.weights) > MOST_LAYERS:
             raise NotPerceptron(f"{len(network.weights)} layers, more than {MOST_LAYERS}")
-        weights, biases = padded(network)
+        self.policy = policy
+        weights, biases = pad_hidden_layers(network)
         widths = (OBSERVATIONS, *(len(bias) for bias in biases))
-        source, target, *layers = _places(widths)
-        memory = torch.zeros(layers[-1])
-        for place, tensor in zip(layers, chain(*zip(weights, biases, strict=True)), strict=False):
-            memory[place : place + tensor.numel()] = tensor.flatten()
-        self._input = memory[source : source + FORWARD_ROWS * OBSERVATIONS]
-        self._output = memory[target : target + FORWARD_ROWS * ACTIONS]
-        self._input_memory, self._output_memory = memory_of(self._input), memory_of(self._output)
-        one, rows = _compile(widths, network.activation)
+        source, target, *layers, size = _offsets(widths)
+        memory = torch.zeros(size)
+        for offset, tensor in zip(layers, chain(*zip(weights, biases, strict=True)), strict=False):
+            memory[offset : offset + tensor.numel()] = tensor.flatten()
+        compiled_one, self._compiled_rows = _compile(widths, network.activation)
         address = memory.data_ptr()
-        self.one = bound = partial(one, address)
-        bound.__dict__["memory"] = memory  # stays while it can be called, the runner or not
-        # Faster than TorchScript at every number of rows (bench/micro.py: batch-…, native-batch-…).
-        self._rows = FORWARD_ROWS
-        self._step = CFUNCTYPE(None, c_ssize_t, c_ssize_t)(rows.address)
-        self._views = [(address, number) for number in range(FORWARD_ROWS + 1)]
-        judge.check(self, policy, network)
-        _give_back_compiler()
+        self.one = one = partial(compiled_one, address)
+        one.__dict__["memory"] = memory  # lives as long as the function, which may outlive this
+        buffers = Buffers(
+            memory[source : source + MAX_ROWS * OBSERVATIONS],
+            memory[target : target + MAX_ROWS * ACTIONS],
+        )
+        # Faster than TorchScript for any number of rows (bench/micro.py: native-batch-2 to -256).
+        step = CFUNCTYPE(None, c_ssize_t, c_ssize_t)(self._compiled_rows.address)
+        self.batch = buffers.batch(step, [(address, rows) for rows in range(MAX_ROWS + 1)])
 
 
-def _places(widths: tuple[int, ...]) -> list[int]:
-    """Where in a network's memory, in floats, everything begins; last its size.
+def _offsets(widths: tuple[int, ...]) -> list[int]:
+    """The layout of a network's memory, which is one float32 array.
 
-    First float32[FORWARD_ROWS, 4] in and float32[FORWARD_ROWS, 2] out, then the weight and bias of
-    each layer, then the values of each hidden layer.
+    Returns:
+        Offsets in floats: the observations [MAX_ROWS, 4], the logits [MAX_ROWS, 2], the weight and
+        the bias of each layer, the values of each hidden layer; last the size of the whole.
     """
     layers = [size for before, after in pairwise(widths) for size in (before * after, after)]
-    sizes = [FORWARD_ROWS * widths[0], FORWARD_ROWS * widths[-1], *layers, *widths[1:-1]]
+    sizes = [MAX_ROWS * widths[0], MAX_ROWS * widths[-1], *layers, *widths[1:-1]]
     return list(accumulate((-(-size // _ALIGNED) * _ALIGNED for size in sizes), initial=0))
 
 
-@cache  # numba keeps what it has compiled, 5 MiB, for ever: once for each shape of network
+@cache  # numba never frees compiled code, 5 MiB: a reload of the same shape must not add to it
 def _compile(widths: tuple[int, ...], activation: str) -> tuple[Callable[..., Logits], Any]:
-    """Two functions: of the floats of an observation, and of the number of rows to compute.
+    """Compile the network of these layer widths.
 
-    Both take the address of the network's memory first.
+    Returns:
+        Two functions, which take the address of the network's memory first: one takes the four
+        floats of an observation and returns its logits; the other, a C callback, takes a number of
+        rows and computes their logits from the observations in the memory.
     """
-    number = len(widths) - 1
-    source, target, *places = (4 * place for place in _places(widths))  # bytes
-    weights, biases = places[: 2 * number : 2], places[1 : 2 * number : 2]
-    activations = [tanh if activation == "tanh" else relu] * (number - 1) + [identity]
+    layers = len(widths) - 1
+    source, target, *offsets = (4 * offset for offset in _offsets(widths))  # bytes
+    weights, biases = offsets[: 2 * layers : 2], offsets[1 : 2 * layers : 2]
+    hidden = [0, *offsets[2 * layers : -1]]  # the first layer has no use for its 0
+    activations = [tanh if activation == "tanh" else relu] * (layers - 1) + [identity]
     row: Any = None
-    for shape, weight, bias, given, activate in zip(
-        pairwise(widths), weights, biases, [0, *places[2 * number : -1]], activations, strict=True
+    for shape, weight, bias, inputs, activate in zip(
+        pairwise(widths), weights, biases, hidden, activations, strict=True
     ):
-        row = _layer(row, shape, weight, bias, given, activate)
+        row = _layer(row, shape, weight, bias, inputs, activate)
 
     @njit((types.intp, *(types.float64,) * OBSERVATIONS))  # type: ignore[untyped-decorator]
     def one(
@@ -116,34 +123,41 @@ def _compile(widths: tuple[int, ...], activation: str) -> tuple[Callable[..., Lo
 
     @cfunc(types.void(types.intp, types.intp))  # type: ignore[untyped-decorator]
     def rows(memory: int, number: int) -> None:
-        observations = carray(_at(memory + source), (FORWARD_ROWS, OBSERVATIONS))
-        logits = carray(_at(memory + target), (FORWARD_ROWS, ACTIONS))
+        observations = carray(_at(memory + source), (MAX_ROWS, OBSERVATIONS))
+        logits = carray(_at(memory + target), (MAX_ROWS, ACTIONS))
         for index in range(number):
             row(memory, observations[index], logits[index])
 
-    # What numba's dispatcher calls once it has looked at the types, which are always the same.
+    # The entry point is called without numba's dispatcher, which would look at the types each time.
     (compiled,) = one.overloads.values()
     return compiled.entry_point, rows
 
 
 def _layer(
-    before: Any, shape: tuple[int, int], weight_at: int, bias_at: int, given_at: int, activate: Any
+    before: Any, shape: tuple[int, int], weight_at: int, bias_at: int, input_at: int, activate: Any
 ) -> Any:
-    """A function of one row, observation in and this layer's outputs out.
+    """Define the function of a layer and all layers before it, for one row.
 
-    Those before it write into the network's memory what this layer reads.
+    Args:
+        before: the function of the layer before, which writes this layer's inputs; None for the
+            first layer, which reads the observation.
+        shape: number of inputs, number of outputs.
+        weight_at: offset of the weight in the network's memory, in bytes; so are the next two.
+        bias_at: offset of the bias.
+        input_at: offset of the inputs; not used by the first layer.
+        activate: the activation, from one float to another.
     """
     inputs, outputs = shape
     first = before is None
 
-    @njit(fastmath=_MATHEMATICS)  # type: ignore[untyped-decorator]
+    @njit(fastmath=_FAST_MATH)  # type: ignore[untyped-decorator]
     def run(memory: int, observation: Array, output: Array) -> None:
         weight = carray(_at(memory + weight_at), (inputs, outputs))
         bias = carray(_at(memory + bias_at), outputs)
         if first:
             given = observation
         else:
-            given = carray(_at(memory + given_at), inputs)
+            given = carray(_at(memory + input_at), inputs)
             before(memory, observation, given)
         for j in range(outputs):
             output[j] = bias[j]
@@ -162,16 +176,6 @@ def _layer(
     return run
 
 
-def _give_back_compiler() -> None:
-    """Nothing is compiled any more: Linux may have the pages back that hold LLVM's code, 70 MB."""
-    pageout = 21  # MADV_PAGEOUT of linux/mman.h; loses nothing, a page that is wanted comes back
-    with suppress(OSError, AttributeError):  # another system
-        for line in Path("/proc/self/maps").read_text().splitlines():
-            if "llvmlite" in line:
-                start, end = (int(address, 16) for address in line.split()[0].split("-"))
-                CDLL(None).madvise(c_void_p(start), c_size_t(end - start), pageout)
-
-
 def _constants(values: tuple[float, ...]) -> tuple[np.float32, ...]:
     return tuple(map(np.float32, values))
 
@@ -181,11 +185,12 @@ _p0, _p1, _p2, _p3, _p4 = _constants(_P)
 _q0, _q1, _q2, _q3, _q4 = _constants(_Q)
 
 
-@njit(fastmath=_MATHEMATICS)  # type: ignore[untyped-decorator]
+@njit(fastmath=_FAST_MATH)  # type: ignore[untyped-decorator]
 def tanh(x: np.float32) -> np.float32:
-    """The hyperbolic tangent of a float32, within 6 units in the last place (tests/test_native.py).
+    """The hyperbolic tangent of a float32, within 6 units in the last place.
 
-    Exact where the function is: ±0 and denormal numbers are themselves, ±1 from 9.02 on.
+    ±0 and denormal numbers are returned as they are, ±1 from ±9.02 on, NaN for NaN.
+    tests/policy/test_native.py checks all of it.
     """
     s = x * x
     p = (((_p4 * s + _p3) * s + _p2) * s + _p1) * s + _p0
@@ -210,7 +215,7 @@ def identity(x: np.float32) -> np.float32:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _at(context: Any, address: Any) -> Any:
-    """A pointer to the float32 values at an address."""
+    """The address as a pointer to float32 values."""
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.inttoptr(arguments[0], target.get_value_type(signature.return_type))

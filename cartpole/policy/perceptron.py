@@ -1,4 +1,4 @@
-"""A policy's TorchScript graph to plain matrices: multilayer perceptrons, and nothing else."""
+"""Reading the matrices of a multilayer perceptron out of a policy's TorchScript graph."""
 
 import itertools
 from collections import Counter
@@ -9,23 +9,26 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from cartpole.policy.loading import OBSERVATIONS, Policy, first_line
+from cartpole.policy.contract import OBSERVATIONS, Policy
+from cartpole.policy.loading import first_line
 
-WIDTH_GROUP = 16  # hidden layers are padded to whole vectors, so that no unit is in a remainder
+# Hidden layers are padded to multiples of the widest vector register, 16 floats: compilers and BLAS
+# compute the rest of a row by other instructions, more slowly and with other roundings.
+WIDTH_GROUP = 16
 
 
 class NotPerceptron(Exception):
-    """The policy is not a plain multilayer perceptron. The text names what was met instead."""
+    """The policy is not a plain multilayer perceptron. The text names the obstacle."""
 
 
 @dataclass(frozen=True)
 class Perceptron:
-    """The policy network as plain matrices.
+    """A policy network as plain matrices.
 
     Attributes:
-        weights: one float32[inputs, outputs] per layer, so that a layer is x @ weight + bias.
+        weights: one float32[inputs, outputs] per layer; a layer is x @ weight + bias.
         biases: one float32[outputs] per layer.
-        activation: "tanh" or "relu", between the layers; none follows the last one.
+        activation: "tanh" or "relu", between the layers but not after the last one.
     """
 
     weights: tuple[Tensor, ...]
@@ -33,40 +36,41 @@ class Perceptron:
     activation: str
 
 
-def perceptron(policy: Policy) -> Perceptron:
-    """Read the weights out of the policy's graph, walking from the logits back to the observation.
+def read_perceptron(policy: Policy) -> Perceptron:
+    """Read the matrices from the policy's graph, walking from the logits back to the observation.
 
-    Every node must be met on this walk: an operator beside it may write into what it reads.
+    Every node of the graph must lie on this walk, since an operator beside it could overwrite the
+    tensors that the walk passes.
 
     Raises:
-        NotPerceptron: there is more than linear layers with tanh or ReLU between them.
+        NotPerceptron: the graph holds more than linear layers with tanh or ReLU between them.
     """
     try:
         graph = _logits_graph(policy.module)
-    except Exception as error:  # what can't be frozen can still be run
+    except Exception as error:  # a module that can't be frozen may still run
         raise NotPerceptron(first_line(error)) from error
     observation = list(graph.inputs())[1]
     value = next(iter(graph.outputs()))
     layers: list[tuple[Tensor, Tensor]] = []
     activations: set[str] = set()
-    nodes: list[Any] = []  # those that were met
+    visited: list[Any] = []
     while True:
-        value, weight, bias, linear = _linear(value)
+        value, weight, bias, nodes = _linear(value)
         layers.insert(0, (weight, bias))
-        nodes += linear
+        visited += nodes
         if value == observation:
             break
         operator = value.node().kind()
         if operator.removesuffix("_") not in ("aten::tanh", "aten::relu"):
             raise NotPerceptron(operator)
         activations.add(operator.removesuffix("_").removeprefix("aten::"))
-        nodes.append(value.node())
+        visited.append(value.node())
         value = value.node().inputsAt(0)
     if len(activations) > 1:
         raise NotPerceptron("aten::relu and aten::tanh")
     kinds = Counter(node.kind() for node in graph.nodes() if node.kind() != "prim::Constant")
-    for unmet in kinds - Counter(node.kind() for node in nodes):
-        raise NotPerceptron(unmet)
+    for kind in kinds - Counter(node.kind() for node in visited):
+        raise NotPerceptron(kind)
     weights, biases = zip(*layers, strict=True)
     widths = [OBSERVATIONS, *(len(bias) for bias in biases)]
     if [tuple(weight.shape) for weight in weights] != list(itertools.pairwise(widths)):
@@ -75,34 +79,34 @@ def perceptron(policy: Policy) -> Perceptron:
 
 
 def _logits_graph(module: torch.jit.ScriptModule) -> Any:
-    """What computes the logits, with all attributes as constants; the value head is left out."""
+    """The graph that computes the logits alone, with all weights as constants."""
     if 'name="training"' in str(module.inlined_graph) and any(
         part.training for part in module.modules()
     ):
-        raise NotPerceptron("training mode")  # freezing would take it for evaluation mode
+        raise NotPerceptron("training mode")  # freezing would switch it to evaluation mode
     graph = torch.jit.freeze(module.eval()).graph
     heads = next(iter(graph.outputs())).node()
     if heads.kind() != "prim::TupleConstruct":
         raise NotPerceptron(heads.kind())
     graph.eraseOutput(0)
     graph.registerOutput(heads.inputsAt(0))
-    torch._C._jit_pass_dce(graph)  # keeps whatever writes into a value that is still needed
+    torch._C._jit_pass_dce(graph)  # removes the value head, except in-place writes to the rest
     return graph
 
 
 def _linear(value: Any) -> tuple[Any, Tensor, Tensor, list[Any]]:
-    """One linear layer that ends in this value.
+    """Read the linear layer that ends in this value.
 
     Returns:
-        what it reads, its weight [inputs, outputs], its bias [outputs], and its nodes.
+        The value of its inputs, its weight [inputs, outputs], its bias [outputs], its nodes.
     """
     node = value.node()
     inputs = list(node.inputs())
     match node.kind():
         case "aten::linear":
             weight = _tensor(inputs[1], 2).t()
-            without = _constant(inputs[2]) is None
-            bias = torch.zeros(weight.shape[1]) if without else _tensor(inputs[2], 1)
+            no_bias = _constant(inputs[2]) is None
+            bias = torch.zeros(weight.shape[1]) if no_bias else _tensor(inputs[2], 1)
             return inputs[0], weight, bias, [node]
         case "aten::addmm" if _constant(inputs[3]) == _constant(inputs[4]) == 1:
             return inputs[1], _tensor(inputs[2], 2), _tensor(inputs[0], 1), [node]
@@ -126,17 +130,22 @@ def _tensor(value: Any, dimensions: int) -> Tensor:
     match constant:
         case Tensor(dtype=torch.float32, layout=torch.strided, ndim=found) if found == dimensions:
             return constant.detach()
-    raise NotPerceptron(f"weights that are no float32 tensor of {dimensions} dimensions")
+    raise NotPerceptron(f"weights that are not a float32 tensor of {dimensions} dimensions")
 
 
-def padded(network: Perceptron) -> tuple[list[Tensor], list[Tensor]]:
-    """The same weights and biases with units added that are always 0 and weigh nothing."""
+def pad_hidden_layers(network: Perceptron) -> tuple[list[Tensor], list[Tensor]]:
+    """Pad each hidden layer to a multiple of WIDTH_GROUP, with units of weight and bias 0.
+
+    Returns:
+        The weights, float32[inputs, outputs] each, and the biases, float32[outputs] each.
+    """
     weights: list[Tensor] = []
     biases: list[Tensor] = []
-    inputs = 0
+    more_inputs = 0
     for weight, bias in zip(network.weights, network.biases, strict=True):
-        outputs = -len(bias) % WIDTH_GROUP if len(weights) + 1 < len(network.weights) else 0
-        weights.append(pad(weight, (0, outputs, 0, inputs)).contiguous())
-        biases.append(pad(bias, (0, outputs)).contiguous())
-        inputs = outputs
+        is_hidden = len(weights) + 1 < len(network.weights)
+        more_outputs = -len(bias) % WIDTH_GROUP if is_hidden else 0
+        weights.append(pad(weight, (0, more_outputs, 0, more_inputs)).contiguous())
+        biases.append(pad(bias, (0, more_outputs)).contiguous())
+        more_inputs = more_outputs
     return weights, biases

@@ -1,58 +1,59 @@
-"""Whether an engine gives the module's own answers: nothing serves before it has been compared."""
-
-from typing import TYPE_CHECKING
+"""Verification of an engine against the policy's own module, before it may serve."""
 
 import torch
 from torch import Tensor
 
-from cartpole.api.observation import Observation
-from cartpole.policy.loading import OBSERVATIONS, BadPolicy, Policy, first_line
+from cartpole.policy.contract import MAX_ROWS, OBSERVATIONS, Engine, Logits, Observation, Policy
+from cartpole.policy.loading import BadPolicy, first_line
 from cartpole.policy.perceptron import Perceptron
+from cartpole.policy.tolerance import rows_agree
 
-if TYPE_CHECKING:
-    from cartpole.policy.torchscript import Runner
-
-Logits = tuple[float, float]
-
-CHECKED = 10_000  # observations, at the start
-_TOGETHER = 1000  # of them at once; each tenth makes as many
+SAMPLES = 10_000  # observations that an engine is verified on, in about 0.2 s
+_EVERY = 10  # the share of them that a module's own forward is verified on
 _FLOAT32 = torch.finfo(torch.float32)
 
 
-def check(runner: "Runner", policy: Policy, network: Perceptron) -> None:
-    """Hold it against the module within 1e-5 of the largest logit, and alone against together.
+def verify(engine: Engine, policy: Policy, network: Perceptron) -> None:
+    """Compare the engine's logits with the module's, and single rows with batches.
+
+    Logits must agree as rows_agree says, and be the same to the bit alone and in a batch.
+    Observations for which float32 may overflow are left out.
 
     Raises:
-        BadPolicy: they differ, or the module raises.
+        BadPolicy: the logits differ, or the module raises.
     """
-    for observations in samples().split(_TOGETHER):
+    for observations in sample_observations().split(MAX_ROWS):
         try:
             expected = policy.forward(observations)
         except Exception as error:
             reason = f"model {policy.path}: its forward fails: {first_line(error)}"
             raise BadPolicy(reason) from error
         rows = _rows(observations)
-        alone, together = [runner.one(*row) for row in rows], runner.batch(rows)
+        alone, together = [engine.one(*row) for row in rows], engine.batch(rows)
         found = torch.tensor(alone)
         same = (found.view(torch.int32) == torch.tensor(together).view(torch.int32)).all(1)
-        right = same & agree(found, expected)
-        for number in (_defined(network, observations) & ~right).nonzero().flatten().tolist():
+        right = same & rows_agree(found, expected)
+        wrong = _within_float32(network, observations) & ~right
+        for number in wrong.nonzero().flatten().tolist():
             raise BadPolicy(
-                f"model {policy.path}: {runner.engine} answers {alone[number]} to {rows[number]}, "
-                f"together with others {together[number]}, the module {expected[number].tolist()}"
+                f"model {policy.path}: {engine.name} answers {alone[number]} to {rows[number]}, "
+                f"{together[number]} in a batch, and the module {expected[number].tolist()}"
             )
 
 
-def check_repeatable(runner: "Runner", policy: Policy) -> list[Logits | None]:
-    """Ask every tenth observation twice: its answers, none where the forward raises.
+def verify_repeatable(engine: Engine, policy: Policy) -> list[Logits | None]:
+    """Run every tenth sample twice.
+
+    Returns:
+        The logits of each; None for an observation for which the forward raises.
 
     Raises:
-        BadPolicy: the answers differ.
+        BadPolicy: the two runs differ.
     """
-    rows = _rows(samples()[::10])
-    first, second = ([_answer(runner, row) for row in rows] for _ in range(2))
+    rows = _rows(sample_observations()[::_EVERY])
+    first, second = ([_logits_or_none(engine, row) for row in rows] for _ in range(2))
     for row, before, after in zip(rows, first, second, strict=True):
-        if repr(before) != repr(after):  # nan is nan
+        if repr(before) != repr(after):  # repr, since NaN is not equal to itself
             raise BadPolicy(
                 f"model {policy.path}: answers {before} to {row}, then {after}: answers must not "
                 "depend on chance or on earlier observations (a dropout in training mode?)"
@@ -60,39 +61,29 @@ def check_repeatable(runner: "Runner", policy: Policy) -> list[Logits | None]:
     return first
 
 
-def agree_together(runner: "Runner", alone: list[Logits | None]) -> bool:
-    """Whether what check_repeatable gave holds, and to the bit the same alone and with others.
+def is_same_together(engine: Engine, expected: list[Logits | None]) -> bool:
+    """Whether batches of an engine agree with the logits that verify_repeatable returned.
+
+    They must also be the same to the bit as the engine's own single rows.
 
     Raises:
-        Exception: what the forward raises.
+        Exception: an error of the module's forward.
     """
-    rows = _rows(samples()[::10])
-    found, expected = runner.batch(rows), torch.tensor(alone)
-    near = agree(torch.tensor(found).nan_to_num(1e30), expected.nan_to_num(1e30))
-    return bool(near.all()) and repr(found) == repr([runner.one(*row) for row in rows])
+    rows = _rows(sample_observations()[::_EVERY])
+    found: list[Logits] = []
+    for start in range(0, len(rows), MAX_ROWS):
+        found += engine.batch(rows[start : start + MAX_ROWS])
+    near = rows_agree(torch.tensor(found).nan_to_num(1e30), torch.tensor(expected).nan_to_num(1e30))
+    return bool(near.all()) and repr(found) == repr([engine.one(*row) for row in rows])
 
 
-def _answer(runner: "Runner", row: Observation) -> Logits | None:
-    try:
-        return runner.one(*row)
-    except Exception:
-        return None
+def sample_observations() -> Tensor:
+    """Observations to verify an engine on, the same ones at each call.
 
-
-def _rows(observations: Tensor) -> list[Observation]:
-    return [(row[0], row[1], row[2], row[3]) for row in observations.tolist()]
-
-
-def agree(found: Tensor, expected: Tensor) -> Tensor:
-    """By row: within 1e-5 of the largest logit (or of 1), and in the same order if that tells."""
-    tolerance = 1e-5 * expected.abs().amax(1).clamp(min=1)
-    near = (found - expected).abs().amax(1) <= tolerance
-    lead, expected_lead = found[:, 0] - found[:, 1], expected[:, 0] - expected[:, 1]
-    return near & ((lead.sign() == expected_lead.sign()) | (expected_lead.abs() <= tolerance))
-
-
-def samples() -> Tensor:
-    """float32[CHECKED, 4]: usual ones, the bounds of the environment, zeros, every magnitude."""
+    Returns:
+        float32[SAMPLES, 4]: 4,000 uniform around the range of an episode; 3,000 combinations of
+        zeros, the environment's bounds and the limits of float32; the rest of every magnitude.
+    """
     generator = torch.Generator().manual_seed(0)
 
     def uniform(rows: int) -> Tensor:
@@ -102,17 +93,28 @@ def samples() -> Tensor:
     edges = torch.cat([edges, -edges])
     chosen = torch.randint(len(edges), (3000, OBSERVATIONS), generator=generator)
     usual = uniform(4000) * torch.tensor([4.8, 5.0, 0.418, 5.0])
-    magnitudes = 10 ** (uniform(CHECKED - 7000).double() * 41.5 - 3.5)  # 1e-45 to 1e38
-    signs = uniform(CHECKED - 7000).sign()
+    magnitudes = 10 ** (uniform(SAMPLES - 7000).double() * 41.5 - 3.5)  # 1e-45 to 1e38
+    signs = uniform(SAMPLES - 7000).sign()
     return torch.cat([usual, edges[chosen], (magnitudes * signs).float()])
 
 
-def _defined(network: Perceptron, observations: Tensor) -> Tensor:
-    """Which observations stay in the range of float32, in whatever order the sums are taken."""
-    size, defined = observations.double().abs(), torch.ones(len(observations), dtype=torch.bool)
+def _logits_or_none(engine: Engine, row: Observation) -> Logits | None:
+    try:
+        return engine.one(*row)
+    except Exception:
+        return None
+
+
+def _rows(observations: Tensor) -> list[Observation]:
+    return [(row[0], row[1], row[2], row[3]) for row in observations.tolist()]
+
+
+def _within_float32(network: Perceptron, observations: Tensor) -> Tensor:
+    """bool[n]: no partial sum of the row can overflow float32, in whatever order it is taken."""
+    size, within = observations.double().abs(), torch.ones(len(observations), dtype=torch.bool)
     for weight, bias in zip(network.weights, network.biases, strict=True):
         size = size @ weight.double().abs() + bias.double().abs()
-        defined &= (size < _FLOAT32.max).all(1)
+        within &= (size < _FLOAT32.max).all(1)
         if network.activation == "tanh":
             size = size.clamp(max=1)
-    return defined
+    return within

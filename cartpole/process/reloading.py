@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from cartpole.policy.torchscript import Runner
+from cartpole.policy.contract import Engine
 
 PATIENCE_SECONDS = 5  # that a load has once there is a later request
 
@@ -21,7 +21,7 @@ class Reloader:
         abandoned: loads that hung, of which a later one has taken the place.
     """
 
-    def __init__(self, load: Callable[[], Runner], use: Callable[[Runner], None]) -> None:
+    def __init__(self, load: Callable[[], Engine], use: Callable[[Engine], None]) -> None:
         self._load, self._use = load, use
         self.busy, self._again = False, False
         self._number = self.abandoned = 0
@@ -54,7 +54,7 @@ class Reloader:
             self._start(loop)
 
     def _run(self, loop: asyncio.AbstractEventLoop, number: int) -> None:
-        result: Runner | Exception
+        result: Engine | Exception
         try:
             result = self._load()
         except Exception as error:  # whatever it is, what serves goes on
@@ -63,7 +63,7 @@ class Reloader:
             loop.call_soon_threadsafe(self._loaded, loop, number, result)
 
     def _loaded(
-        self, loop: asyncio.AbstractEventLoop, number: int, result: Runner | Exception
+        self, loop: asyncio.AbstractEventLoop, number: int, result: Engine | Exception
     ) -> None:
         if number != self._number:
             return  # a later one has taken its place

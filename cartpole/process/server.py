@@ -21,8 +21,9 @@ from cartpole.http.fast import Batch, FastProtocol
 from cartpole.http.limits import Limits, Worker
 from cartpole.http.tls import TLSTransport
 from cartpole.metrics.counters import Metrics
+from cartpole.policy.contract import Engine
+from cartpole.policy.engine import make_engine, set_threads
 from cartpole.policy.loading import load
-from cartpole.policy.torchscript import Runner, make_runner, set_threads
 from cartpole.process import signals
 from cartpole.process.reloading import Reloader
 from cartpole.settings import Settings
@@ -42,7 +43,7 @@ def build(settings: Settings, metrics: Metrics) -> "Server":
         OSError: the TLS files are no good.
     """
     set_threads(settings.threads)
-    inference = Inference(_runner(settings), metrics)
+    inference = Inference(_engine(settings), metrics)
     worker, protocol = _protocol(settings, inference)
     config = uvicorn.Config(
         create_app(inference, settings.access_log),
@@ -76,8 +77,8 @@ def build(settings: Settings, metrics: Metrics) -> "Server":
     return Server(config, worker, inference, settings)
 
 
-def _runner(settings: Settings) -> Runner:
-    return make_runner(load(settings.model), settings.engine)
+def _engine(settings: Settings) -> Engine:
+    return make_engine(load(settings.model), settings.engine)
 
 
 def _protocol(
@@ -108,7 +109,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._worker, self._inference, self._settings = worker, inference, settings
         self._drained_at = float("inf")
-        self.reloader = Reloader(partial(_runner, settings), inference.use)
+        self.reloader = Reloader(partial(_engine, settings), inference.use)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
