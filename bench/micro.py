@@ -22,8 +22,10 @@ from cartpole.api.responses import render
 from cartpole.app import Inference, create_app
 from cartpole.http.fast import Batch, FastProtocol, HeaderBlocks
 from cartpole.http.limits import Limits
+from cartpole.policy.contract import Engine, Logits
+from cartpole.policy.engine import make_engine, set_threads
 from cartpole.policy.loading import load
-from cartpole.policy.torchscript import Runner, make_runner, set_threads
+from cartpole.policy.tolerance import logits_close
 from cartpole.settings import BUNDLED_MODEL
 
 QUERY = b"position=0.0123&velocity=-0.4567&angle=0.0345&angular_velocity=0.789"
@@ -56,8 +58,7 @@ def timed(prepare: Callable[[], Callable[[], Any]]) -> Callable[[int], float]:
 
 
 def close(found: tuple[float, ...], expected: list[float]) -> bool:
-    pairs = zip(found, expected, strict=True)
-    return all(abs(a - b) <= 1e-5 * max(map(abs, expected)) for a, b in pairs)
+    return logits_close(torch.tensor(found), torch.tensor(expected))
 
 
 class Llhttp:
@@ -96,9 +97,9 @@ class Sink(asyncio.Transport):
         return default
 
 
-def fast_path(runner: Runner) -> Callable[[], Any]:
+def fast_path(engine: Engine) -> Callable[[], Any]:
     """One request, from its bytes to the bytes of its answer, without a socket."""
-    inference = Inference(runner)
+    inference = Inference(engine)
     config = uvicorn.Config(create_app(inference), lifespan="off", ws="none", log_config=None,
                             access_log=False)  # fmt: skip
     config.load()
@@ -109,7 +110,7 @@ def fast_path(runner: Runner) -> Callable[[], Any]:
     connection.connection_made(transport)
     connection.data_received(REQUEST)
     batch.end_turn()
-    left, right = runner.one(*OBSERVATION)
+    left, right = engine.one(*OBSERVATION)
     assert transport.written.endswith(render(left, right))
 
     def call_soon(callback: Callable[[], None]) -> None:
@@ -131,37 +132,43 @@ def module() -> Any:
 
 
 @cache
-def frozen() -> tuple[Any, Runner]:
+def frozen() -> tuple[Any, Engine]:
     """The same policy as cart-pole-rs ships its own: two heads, frozen, without metadata."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "frozen.pt"
         torch.jit.save(torch.jit.optimize_for_inference(torch.jit.freeze(module().eval())), path)
-        return torch.jit.load(path), Runner(load(path))
+        return torch.jit.load(path), make_engine(load(path))
 
 
 @cache
-def runner(engine: str = "torchscript") -> Runner:
-    return make_runner(load(BUNDLED_MODEL), engine)
+def bundled(engine: str = "torchscript") -> Engine:
+    return make_engine(load(BUNDLED_MODEL), engine)
 
 
-@cache
-def silent() -> Runner:
-    """Without its forward."""
-    without = Runner(load(BUNDLED_MODEL))
-    logits = without.one(*OBSERVATION)
-    without.one = lambda position, velocity, angle, angular_velocity: logits
-    return without
+class Constant:
+    """An engine that computes nothing."""
+
+    name = "constant"
+
+    def __init__(self, engine: Engine) -> None:
+        self.policy, self.batch = engine.policy, engine.batch
+        self._logits = engine.one(*OBSERVATION)
+
+    def one(
+        self, position: float, velocity: float, angle: float, angular_velocity: float, /
+    ) -> Logits:
+        return self._logits
 
 
-def infer(runner: Runner) -> Callable[[], Any]:
-    assert close(runner.one(*OBSERVATION), naive(module()))
-    return partial(runner.one, *OBSERVATION)
+def infer(engine: Engine) -> Callable[[], Any]:
+    assert close(engine.one(*OBSERVATION), naive(module()))
+    return partial(engine.one, *OBSERVATION)
 
 
 def infer_together(engine: str, rows: int) -> Callable[[], Any]:
     batch = [OBSERVATION] * rows
-    assert all(close(row, naive(module())) for row in runner(engine).batch(batch))
-    return partial(runner(engine).batch, batch)
+    assert all(close(row, naive(module())) for row in bundled(engine).batch(batch))
+    return partial(bundled(engine).batch, batch)
 
 
 def naive(module: Any) -> list[float]:
@@ -182,18 +189,18 @@ def parsing() -> Callable[[], Any]:
 
 def rendering() -> Callable[[], Any]:
     assert render(1.25, -2.5) == b'{"left":1.25,"right":-2.5}'
-    return partial(render, *runner().one(*OBSERVATION))
+    return partial(render, *bundled().one(*OBSERVATION))
 
 
 CASES: dict[str, Callable[[], Callable[[], Any]]] = {
-    "cartpole-inference": lambda: infer(runner()),
-    "native-inference": lambda: infer(runner("native")),
+    "cartpole-inference": lambda: infer(bundled()),
+    "native-inference": lambda: infer(bundled("native")),
     "naive-inference": lambda: partial(naive, module()),
     "frozen-inference": lambda: infer(frozen()[1]),
     "naive-frozen-inference": lambda: partial(naive, frozen()[0]),
-    "fast-path": lambda: fast_path(runner()),
-    "fast-path-native": lambda: fast_path(runner("native")),
-    "fast-path-without-forward": lambda: fast_path(silent()),
+    "fast-path": lambda: fast_path(bundled()),
+    "fast-path-native": lambda: fast_path(bundled("native")),
+    "fast-path-without-forward": lambda: fast_path(Constant(bundled())),
     "parse": parsing,
     "naive-parse": lambda: naive_parse,
     "render": rendering,

@@ -29,7 +29,7 @@ from bench.machine import descendants, describe
 from bench.server import Server, serving
 from cartpole.api.observation import NAMES, Observation
 from cartpole.policy.loading import load
-from cartpole.policy.verify import agree
+from cartpole.policy.tolerance import rows_agree
 from cartpole.settings import BUNDLED_MODEL
 
 GOOD_CLIENTS, BAD_CLIENTS = 8, 6  # of each service
@@ -144,7 +144,7 @@ class Soak:
             if taken:
                 expected = forward(torch.tensor([observation for observation, _ in taken]))
                 found = [list(orjson.loads(body).values()) for _, body in taken]
-                self.wrong += int((~agree(torch.tensor(found), expected)).sum())
+                self.wrong += int((~rows_agree(torch.tensor(found), expected)).sum())
 
     # Faults
 

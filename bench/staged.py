@@ -12,7 +12,7 @@ from typing import Any
 
 from cartpole import app, serve
 from cartpole.http import fast as fastpath
-from cartpole.policy.torchscript import Runner
+from cartpole.predictor import Predictor
 
 clock = time.perf_counter_ns
 spent: dict[str, int] = {}
@@ -65,14 +65,13 @@ def main() -> None:
         return answer_all(self, asked)
 
     app.Inference.answer_all = counted  # type: ignore[method-assign]
-    create = Runner.__init__
+    use = Predictor.use
 
-    def with_clocks(self: Runner, policy: Any) -> None:
-        create(self, policy)
-        self.one = timed("forward", self.one)
-        self.batch = timed("forward", self.batch)  # type: ignore[method-assign]
+    def with_clocks(self: Predictor, engine: Any) -> None:
+        engine.one, engine.batch = timed("forward", engine.one), timed("forward", engine.batch)
+        use(self, engine)
 
-    Runner.__init__ = with_clocks  # type: ignore[method-assign]
+    Predictor.use = with_clocks  # type: ignore[method-assign]
     try:
         sys.argv[1:] = flags
         serve.main()

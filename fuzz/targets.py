@@ -9,8 +9,8 @@ from urllib.parse import parse_qsl
 
 from cartpole.api.observation import NAMES, BadObservation, parse
 from cartpole.app import Inference
+from cartpole.policy.engine import make_engine
 from cartpole.policy.loading import BadPolicy, load
-from cartpole.policy.torchscript import Runner
 from cartpole.settings import BUNDLED_MODEL
 from tests.conditions import Conditions, compare
 from tests.test_fastpath import both
@@ -31,7 +31,7 @@ def query(data: bytes) -> None:
 
 @cache
 def inference() -> Inference:
-    return Inference(Runner(load(BUNDLED_MODEL)))
+    return Inference(make_engine(load(BUNDLED_MODEL)))
 
 
 def connection(data: bytes) -> None:
