@@ -55,7 +55,7 @@ bench-http: $(DEV)
 # SECONDS of each target.
 fuzz: $(DEV)
 	$(BIN)/pip install -q 'atheris>=3,<4'
-	for target in query connection model agent; do $(BIN)/python -m fuzz.run $$target $(SECONDS) || exit 1; done
+	for target in query connection model agent; do $(BIN)/python -m tests.fuzz.run $$target $(SECONDS) || exit 1; done
 
 # Faults put into a copy of the service, each of which a test must see.
 mutations: $(DEV)
@@ -65,7 +65,7 @@ soak: $(DEV)
 	$(BIN)/python -m bench.soak
 
 clean:
-	rm -rf .venv bench/results bench/.peers dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis fuzz/.found
+	rm -rf .venv bench/results bench/.peers dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis tests/fuzz/.found
 
 # torch first and on its own, so that nothing else chooses its version.
 .venv/torch.stamp:

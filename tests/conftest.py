@@ -1,7 +1,6 @@
 """What several test modules share: the shipped model, a runner for it, and a bare ASGI client."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -10,12 +9,7 @@ from bench.certificate import make_certificate
 from cartpole.policy.loading import Policy, load
 from cartpole.policy.torchscript import Runner, set_threads
 from cartpole.settings import BUNDLED_MODEL
-
-ROOT = Path(__file__).resolve().parent.parent
-# cart-pole-rs's own model file; it lies beside the checkout on some machines, and is not ours.
-REFERENCE_MODEL = ROOT.parent / "shared/reference/cart-pole-rs-model_traced.pt"
-
-GOLDEN = "position=0&velocity=0&angle=-1&angular_velocity=0"
+from tests.support.paths import REFERENCE_MODEL
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -56,32 +50,3 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tls")
     make_certificate(folder)
     return folder
-
-
-async def call(app: Any, method: str, path: str, query: bytes = b"") -> tuple[int, Any, bytes]:
-    """Status, headers and body that an ASGI application answers."""
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": method,
-        "scheme": "http",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": query,
-        "root_path": "",
-        "headers": [],
-        "client": ("127.0.0.1", 1),
-        "server": ("127.0.0.1", 2),
-    }
-    sent: list[Any] = []
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    await app(scope, receive, send)
-    body = b"".join(message.get("body", b"") for message in sent[1:])
-    return sent[0]["status"], dict(sent[0]["headers"]), body

@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_SECONDS = 150
-COPIED = ("cartpole", "tests", "bench", "fuzz", "tools", "models", "pyproject.toml")
+COPIED = ("cartpole", "tests", "bench", "tools", "models", "pyproject.toml")
 
 
 @dataclass(frozen=True)
@@ -30,157 +30,157 @@ class Mutation:
 MUTATIONS = [
     Mutation(
         "the last answer of a batch is dropped",
-        "fastpath.py",
+        "cartpole/http/fast.py",
         "answered = zip(asking, answers, strict=True)",
         "answered = zip(asking[:-1] or asking, answers)",
-        "test_fastpath.py test_lifecycle.py",
+        "http/test_fast.py process/test_lifecycle.py",
     ),
     Mutation(
         "two answers of a batch are swapped",
-        "fastpath.py",
+        "cartpole/http/fast.py",
         "answered = zip(asking, answers, strict=True)",
         "answered = zip(asking, answers[::-1], strict=True)",
-        "test_fastpath.py",
+        "http/test_fast.py",
     ),
     Mutation(
         "a header is lost",
-        "reply.py",
+        "cartpole/api/responses.py",
         "content_type), NO_SNIFF, (",
         "content_type), (",
-        "test_reply.py test_http.py test_app.py",
+        "api/test_responses.py http/test_conformance.py test_app.py",
     ),
     Mutation(
         "a refusal is not counted",
-        "limits.py",
+        "cartpole/http/limits.py",
         "        self.metrics.refused(status)\n",
         "",
-        "test_metrics.py",
+        "metrics/test_metrics.py",
     ),
     Mutation(
         "requests answered together count as one",
-        "metrics.py",
+        "cartpole/metrics/counters.py",
         "cells[_GOOD] += good",
         "cells[_GOOD] += min(good, 1)",
-        "test_metrics.py test_fastpath.py",
+        "metrics/test_metrics.py http/test_fast.py",
     ),
     Mutation(
         "the limit on heads is one byte too large",
-        "protocol.py",
+        "cartpole/http/connection.py",
         "if self._head_bytes > self.worker.limits.head_bytes:",
         "if self._head_bytes > self.worker.limits.head_bytes + 1:",
-        "test_counting.py test_fastpath.py test_http.py",
+        "http/test_counting.py http/test_fast.py http/test_conformance.py",
     ),
     Mutation(
         "the limit on bodies is one byte too large",
-        "protocol.py",
+        "cartpole/http/connection.py",
         "if self._body_bytes > self.worker.limits.body_bytes:",
         "if self._body_bytes > self.worker.limits.body_bytes + 1:",
-        "test_messages.py test_fastpath.py test_http.py",
+        "http/test_whole_requests.py http/test_fast.py http/test_conformance.py",
     ),
     Mutation(
         "a connection more than the limit",
-        "limits.py",
+        "cartpole/http/limits.py",
         "return len(self.connections) - self.limits.connections",
         "return len(self.connections) - self.limits.connections - 1",
-        "test_limits.py",
+        "http/test_limits.py",
     ),
     Mutation(
         "SIGHUP is ignored by one worker",
-        "worker.py",
+        "cartpole/process/server.py",
         "            self.reloader.request()\n",
         "            pass\n",
-        "test_signals.py",
+        "process/test_signals.py",
     ),
     Mutation(
         "a second signal to stop is ignored",
-        "worker.py",
+        "cartpole/process/server.py",
         "elif number == signal.SIGINT or self._inference.draining:",
         "elif number == signal.SIGINT:",
-        "test_workers.py",
+        "process/test_workers.py",
     ),
     Mutation(
         "a SIGHUP during a reload is forgotten",
-        "reloading.py",
+        "cartpole/process/reloading.py",
         "            self._again = True\n",
         "            pass\n",
-        "test_reloading.py",
+        "process/test_reloading.py",
     ),
     Mutation(
         "hung workers are left alone",
-        "pool.py",
+        "cartpole/process/worker_pool.py",
         "if timeout and now - self._beat_at > timeout:",
         "if False:",
-        "test_supervisor.py",
+        "process/test_supervisor.py",
     ),
     Mutation(
         "lingering workers are left alone",
-        "pool.py",
+        "cartpole/process/worker_pool.py",
         "elif now > worker.deadline or worker.fault(now, self._settings.worker_timeout):",
         "elif False:",
-        "test_supervisor.py",
+        "process/test_supervisor.py",
     ),
     Mutation(
         "a body that turns bad has a second answer",
-        "messages.py",
+        "cartpole/http/whole_requests.py",
         "        if cycle.more_body:\n",
         "        if False:\n",
-        "test_messages.py",
+        "http/test_whole_requests.py",
     ),
     Mutation(
         "a turn that raises is the last",
-        "limits.py",
+        "cartpole/http/limits.py",
         "        finally:  # without a next turn nobody would ever be answered\n",
         "        except ZeroDivisionError:\n            raise\n        else:\n",
-        "test_turns.py",
+        "http/test_turns.py",
     ),
     Mutation(
         "busy polling starts a second chain",
-        "polling.py",
+        "cartpole/http/busy_poll.py",
         "if not self._spinning:",
         "if True:",
-        "test_turns.py",
+        "http/test_turns.py",
     ),
     Mutation(
         "closing does not linger",
-        "protocol.py",
+        "cartpole/http/connection.py",
         "self._finish(linger=bool(asked_more or unread))",
         "self._finish(linger=False)",
-        "test_lifecycle.py test_limits.py",
+        "process/test_lifecycle.py http/test_limits.py",
     ),
     Mutation(
         "closing takes as long as the client likes",
-        "protocol.py",
+        "cartpole/http/connection.py",
         "elif now - self.last_data >= CLOSE_SECONDS:",
         "elif False:",
-        "test_limits.py",
+        "http/test_limits.py",
     ),
     Mutation(
         "an engine is not compared with the module",
-        "judge.py",
+        "cartpole/policy/verify.py",
         "(_defined(network, observations) & ~right)",
         "(right & ~right)",
-        "test_engines.py test_bad_models.py",
+        "policy/test_engines.py policy/test_bad_models.py",
     ),
     Mutation(
         "100 Continue is sent to whoever asks",
-        "messages.py",
+        "cartpole/http/whole_requests.py",
         "if app and cycle.waiting_for_100_continue and not cycle.body:",
         "if app and cycle.waiting_for_100_continue:",
-        "test_messages.py",
+        "http/test_whole_requests.py",
     ),
     Mutation(
         "TLS handshakes take as long as the client likes",
-        "tls.py",
+        "cartpole/http/tls.py",
         "late = self._worker.second - self._made > self._patience",
         "late = False",
-        "test_tls.py",
+        "http/test_tls.py",
     ),
 ]
 
 
 def seen(mutation: Mutation, folder: Path) -> bool:
     """Whether a test fails of this fault."""
-    path = folder / "cartpole" / mutation.file
+    path = folder / mutation.file
     text = path.read_text()
     assert text.count(mutation.old) == 1, f"{mutation.name}: {text.count(mutation.old)} places"
     path.write_text(text.replace(mutation.old, mutation.new))

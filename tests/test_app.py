@@ -17,16 +17,13 @@ from cartpole.app import Inference, create_app
 from cartpole.policy.loading import BadPolicy
 from cartpole.policy.torchscript import Runner
 from cartpole.settings import BadSettings
-from tests.conftest import GOLDEN, call
+from tests.support.asgi import call, get
+from tests.support.paths import GOLDEN
 
 
 @pytest.fixture(scope="module")
 def app(runner: Runner) -> Starlette:
     return create_app(Inference(runner))
-
-
-def get(app: Starlette, path: str, query: bytes = b"", method: str = "GET") -> tuple[int, Any, Any]:
-    return asyncio.run(call(app, method, path, query))
 
 
 def test_inference(app: Starlette, runner: Runner) -> None:

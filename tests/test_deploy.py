@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.server import free_port, serving
-from tests.conftest import GOLDEN, ROOT
+from tests.support.paths import GOLDEN, ROOT
 
 
 @pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not on this machine")

@@ -4,7 +4,7 @@ import re
 import tomllib
 
 from cartpole.settings import BUNDLED_MODEL, DECLARED
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 README = (ROOT / "README.md").read_text()
 

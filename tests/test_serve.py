@@ -23,7 +23,8 @@ from cartpole.api.observation import NAMES
 from cartpole.policy.loading import Policy, close
 from cartpole.policy.torchscript import Runner
 from cartpole.settings import BUNDLED_MODEL
-from tests.conftest import GOLDEN, ROOT
+from tests.support.clients import read_answer
+from tests.support.paths import GOLDEN, ROOT
 
 SERVE = [sys.executable, "-m", "cartpole.serve"]
 
@@ -36,16 +37,6 @@ def refuse(*flags: str, **environment: str) -> tuple[int, str]:
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1, done.stderr
     return done.returncode, done.stderr
-
-
-def read_answer(client: socket.socket) -> bytes:
-    """One whole answer with a JSON object as its body."""
-    answer = b""
-    while not answer.endswith(b"}"):
-        more = client.recv(4096)
-        assert more, answer
-        answer += more
-    return answer
 
 
 @pytest.fixture(scope="module")

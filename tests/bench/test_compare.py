@@ -1,0 +1,124 @@
+"""Tests of bench/compare.py."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench import compare, machine, stages
+from tests.support.paths import ROOT
+from tests.support.waiting import wait_until
+
+WRK = """Running 2s test @ http://127.0.0.1:1/
+  1 threads and 64 connections
+  Latency Distribution
+     50%  814.00us
+     75%    1.04ms
+     90%    1.39ms
+     99%    2.50s
+  122000 requests in 2.00s, 20.0MB read
+Requests/sec:  61000.50
+Transfer/sec:     10.00MB
+"""
+
+
+def test_reads_what_wrk_prints() -> None:
+    assert compare.read_wrk(WRK, 2.44) == compare.Figures(61000.5, 814.0, 2.5e6, 20.0)
+
+
+def test_table_and_picture(tmp_path: Path) -> None:
+    rounds = [compare.Figures(1000.0 * n, 100.0 * n, 200.0 * n, 5.0 * n) for n in (1, 2, 9)]
+    double = [compare.Figures(*(2 * value for value in vars(one).values())) for one in rounds]
+    results = {"cartpole": {1: double, 64: double}, compare.FLOOR: {1: rounds, 64: rounds}}
+    shown = compare.table(results)
+    assert "| cartpole | 4,000 (2.00) | 20.0 (2.00) | 800 (2.00) | 400 (2.00) |" in shown
+    assert "| fixed answer | 2,000 | 10.0 | 400 | 200 | 400 | 10.0 |" in shown
+    compare.picture(results, tmp_path / "x.svg")
+    assert "cartpole" not in (tmp_path / "x.svg").read_text()[:100]
+    assert (tmp_path / "x.svg").stat().st_size > 5000
+
+
+def test_stages_table_and_picture(tmp_path: Path) -> None:
+    results = {
+        "1 connection": dict(
+            zip((*stages.STAGES, stages.WAIT), (1.0, 2.0, 3.0, 4.0, 10.0, 5.0), strict=True)
+        )
+    }
+    assert "| forward | 2.0 (10%) |" in stages.table(results)
+    assert stages.table(results).endswith("(wall time, beside the sum) | 5.0 |")
+    stages.picture(results, tmp_path / "x.svg")
+    assert (tmp_path / "x.svg").stat().st_size > 5000
+
+
+def test_the_machine_is_described() -> None:
+    assert "profile-guided optimization" in machine.describe()
+    assert "torch 2.13.0" in machine.describe()
+
+
+def test_processor_time_of_a_process_and_its_children() -> None:
+    program = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+    busy = (
+        "import sys, threading\nthreading.Thread(target=sys.stdin.read).start()\n"
+        "while threading.active_count() > 1: pass"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, busy], stdin=subprocess.PIPE)
+    wait_until(lambda: machine.cpu_seconds(process.pid) > 0.3)
+    process.communicate()
+    assert machine.cpu_seconds(process.pid) == 0
+
+
+@pytest.mark.parametrize("name", ["fixed answer", "cartpole --http asgi"])
+def test_contenders_answer_right(name: str) -> None:
+    (contender,) = (c for c in compare.CONTENDERS if c.name == name)
+    with compare.running(contender) as (url, pid):
+        compare.check(contender, url)
+        assert pid
+        extra = compare.Contender("extra", url=url)
+        with compare.running(extra) as (same, none):
+            compare.check(extra, same)
+            assert (same, none) == (url, 0)
+
+
+def test_a_wrong_answer_is_no_contender(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare, "EXPECTED", (1.0, 2.0))
+    (contender,) = (c for c in compare.CONTENDERS if c.name == compare.FLOOR)
+    with (
+        compare.running(contender) as (url, _),
+        pytest.raises(RuntimeError, match="fixed answer answers"),
+    ):
+        compare.check(contender, url)
+
+
+def test_says_what_the_machine_lacks() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.compare"],
+        cwd=ROOT,
+        env={"PATH": "/nowhere"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (
+        1,
+        "compare: this machine lacks wrk, taskset, nginx\n",
+    )
+
+
+def test_the_staged_server_writes_its_stages(tmp_path: Path) -> None:
+    import json
+
+    from bench.server import serving
+
+    command = [sys.executable, "-m", "bench.staged", str(tmp_path / "s.json"), "--port", "{port}"]
+    with serving(command=command) as server:
+        assert server.get(f"/inference?{compare.QUERY}")[0] == 200
+        import socket
+
+        from tests.support.corpus import USUAL
+
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(USUAL * 10)
+            client.recv(100)
+    measured = json.loads((tmp_path / "s.json").read_text())
+    assert measured.keys() == {*stages.STAGES[:-1], stages.WAIT}
+    assert all(value > 0 for value in measured.values())

@@ -1,0 +1,27 @@
+"""What fuzzing found worth keeping goes on being tried: tests/fuzz/corpus."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz.targets import TARGETS, connection
+from tests.support.corpus import CORPUS, USUAL
+from tests.support.paths import ROOT
+
+INPUTS = sorted((ROOT / "tests/fuzz/corpus").glob("*/*"))
+
+
+@pytest.mark.parametrize("path", INPUTS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_input(path: Path) -> None:
+    TARGETS[path.parent.name](path.read_bytes())
+
+
+def test_every_target_has_inputs() -> None:
+    assert {path.parent.name for path in INPUTS} == set(TARGETS)
+
+
+@pytest.mark.parametrize("name", CORPUS)
+@pytest.mark.parametrize("options", [8 + 16 + 32, 16 + 32, 8 + 64])
+def test_the_corpus_under_harder_conditions(name: str, options: int) -> None:
+    for halves, eof in ((1, 128), (7, 0)):
+        connection(bytes([options + eof + halves]) + USUAL + CORPUS[name] + USUAL)

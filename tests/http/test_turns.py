@@ -1,0 +1,224 @@
+"""What goes wrong on one connection concerns that connection only; busy polling is one chain."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from cartpole.app import Inference
+from cartpole.http.busy_poll import BusyPoll
+from cartpole.http.limits import ERRORS_LOG_SECONDS
+from tests.support.corpus import USUAL
+from tests.support.memory import Connection, answers
+
+
+def fail(*_: Any) -> Any:
+    raise RuntimeError("not today")
+
+
+def together(inference: Inference, fast: bool, number: int) -> list[Connection]:
+    """Connections of one worker."""
+    connections = [Connection(inference, fast) for _ in range(number)]
+    worker = connections[0].worker
+    for one in connections[1:]:
+        one.worker = one.protocol.worker = worker
+        worker.connections.add(one.protocol)
+    return connections
+
+
+def ok(connection: Connection) -> int:
+    return len([status for status, _ in answers(bytes(connection.transport.written))])
+
+
+def test_a_write_that_raises_costs_only_its_connection(
+    inference: Inference, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        connections = together(inference, True, 5)
+        bad = (connections[1], connections[2], connections[4])
+        for one in bad:
+            monkeypatch.setattr(one.transport, "write", fail)
+        for one in connections:
+            one.protocol.data_received(USUAL)
+        for one in connections:
+            await one.rest()
+        assert [ok(one) for one in connections] == [1, 0, 0, 1, 0]
+        assert [one.transport.aborted for one in connections] == [False, True, True, False, True]
+        assert connections[0].worker.taken == 0
+        await connections[0].send(USUAL)
+        assert ok(connections[0]) == 2
+
+    asyncio.run(run())
+    (record,) = caplog.records  # one line and traceback, however many
+    assert record.exc_info
+    assert "not today" in str(record.exc_info[1])
+
+
+def test_a_batch_that_can_not_be_answered_ends_its_connections(
+    inference: Inference, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        connections = together(inference, True, 3)
+        with monkeypatch.context() as patch:
+            patch.setattr(inference.metrics, "answered", fail)
+            for one in connections[:2]:
+                one.protocol.data_received(USUAL)
+            await connections[0].rest()
+        assert [one.transport.aborted for one in connections] == [True, True, False]
+        await connections[2].send(USUAL)
+        assert ok(connections[2]) == 1
+
+    asyncio.run(run())
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_held_read_that_raises_costs_only_its_connection(
+    inference: Inference,
+    fast: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def run() -> None:
+        bad, good = together(inference, fast, 2)
+        await bad.send(USUAL)
+        await good.send(USUAL)
+        bad.worker.begin_turn()
+        bad.worker.taken = bad.worker.turn_bytes + 1  # it has read enough: others are held
+        monkeypatch.setattr(bad.protocol, "read", fail)
+        for one in (bad, good):
+            one.protocol.data_received(USUAL)
+            assert one.protocol._held
+        await good.rest()
+        await asyncio.sleep(0)
+        assert bad.transport.aborted
+        assert ok(good) == 2
+        while good.worker.taken:
+            await asyncio.sleep(0)
+        await good.send(USUAL)
+        assert ok(good) == 3
+
+    asyncio.run(run())
+    assert len(caplog.records) == 1
+
+
+def test_turns_go_on_whatever_is_raised(
+    inference: Inference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is no connection's fault reaches the event loop, which logs it."""
+
+    async def run() -> None:
+        met: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: met.append(context))
+        (connection,) = together(inference, True, 1)
+        await connection.send(USUAL)
+        worker = connection.worker
+        worker.begin_turn()
+        worker.taken = worker.turn_bytes + 1
+        connection.protocol.data_received(USUAL)
+        with monkeypatch.context() as patch:
+            patch.setattr(worker, "flush", fail)
+            worker._call_soon(lambda: None)
+            while not met:
+                await asyncio.sleep(0)
+        while worker.taken:
+            await asyncio.sleep(0)
+        await connection.rest()
+        assert ok(connection) == 2
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_the_sweep_goes_on(
+    inference: Inference,
+    fast: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def run() -> None:
+        connections = together(inference, fast, 3)
+        worker = connections[0].worker
+        monkeypatch.setattr(connections[1].protocol, "check_time", fail)
+        loop = asyncio.get_running_loop()
+        scheduled: list[Any] = []
+        monkeypatch.setattr(loop, "call_later", lambda *arguments: scheduled.append(arguments))
+        worker.second += 1000
+        worker._sweep(loop)
+        assert [one.transport.aborted for one in connections] == [False, True, False]
+        assert all(one.transport.closed for one in connections)  # their time was over
+        assert len(scheduled) == 1
+        monkeypatch.setattr(worker, "flush", fail)
+        with pytest.raises(RuntimeError):
+            worker._sweep(loop)
+        assert len(scheduled) == 2
+
+    asyncio.run(run())
+    assert len(caplog.records) == 1
+
+
+def test_errors_are_logged_once_in_a_while(
+    inference: Inference, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        (connection,) = together(inference, False, 1)
+        worker = connection.worker
+        for _ in range(3 * ERRORS_LOG_SECONDS):
+            worker.second += 1
+            for _ in range(100):
+                try:
+                    fail()
+                except RuntimeError:
+                    worker.failed(connection.protocol)
+
+    asyncio.run(run())
+    assert len(caplog.records) == 3
+    assert [record.getMessage().split()[0] for record in caplog.records] == ["1", "1000", "1000"]
+
+
+class Loop:
+    """What is scheduled, and a clock that stands."""
+
+    def __init__(self) -> None:
+        self.ready: list[Any] = []
+        self.now = 0.0
+
+    def time(self) -> float:
+        return self.now
+
+    def call_soon(self, callback: Any) -> None:
+        self.ready.append(callback)
+
+    def turn(self) -> None:
+        ready, self.ready = self.ready, []
+        for callback in ready:
+            callback()
+
+
+def test_busy_polling_is_one_chain_of_callbacks() -> None:
+    loop, poll = Loop(), BusyPoll(1)
+    poll.start(loop)  # type: ignore[arg-type]
+    for _ in range(500):  # a connection comes, asks and goes, twice a turn
+        poll.wake()
+        poll.stop()
+        poll.wake()
+        assert len(loop.ready) == 1
+        loop.turn()
+        assert len(loop.ready) <= 1
+    poll.wake()
+    for _ in range(1000):
+        loop.turn()
+        assert len(loop.ready) == 1  # it spins while requests may come
+    poll.stop()
+    loop.turn()
+    assert loop.ready == []  # and sleeps at once where no connection is open
+    poll.wake()
+    poll.stop()
+    poll.wake()
+    for _ in range(1000):
+        loop.turn()
+    assert len(loop.ready) == 1  # a stop that was overtaken stops nothing
+    loop.now += 2
+    for _ in range(1000):
+        loop.turn()
+    assert loop.ready == []

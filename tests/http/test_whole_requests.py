@@ -1,0 +1,288 @@
+"""One request, one final answer: bodies that turn bad, too large or too slow.
+
+In memory, in both modes.
+"""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from cartpole.app import Inference
+from cartpole.http.limits import UNFINISHED_GRACE_SECONDS, Limits
+from tests.support.corpus import CHUNKED, OTHER, POST, USUAL, request
+from tests.support.memory import LIMITS, SERVED, Connection, both, statuses, wait
+
+EXPECTING = request("", "Content-Length: 3", "Expect: 100-continue", start=POST)
+
+
+async def read_body(scope: Any, receive: Any, send: Any) -> None:
+    """An application that reads the body and answers with its length."""
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise RuntimeError("the client has gone")
+        size, more = size + len(message["body"]), message["more_body"]
+    lines = [(b"content-length", b"%d" % len(str(size)))]
+    await send({"type": "http.response.start", "status": 200, "headers": lines})
+    await send({"type": "http.response.body", "body": str(size).encode()})
+
+
+def reading(inference: Inference, fast: bool, limits: Limits = LIMITS) -> Connection:
+    connection = Connection(inference, fast, limits)
+    connection.protocol.app = read_body
+    return connection
+
+
+# (what is sent, the one answer of the last request)
+BAD_BODIES = {
+    "bad chunk": ([CHUNKED, b"z\r\n"], 400),
+    "bad chunk after a good one": ([CHUNKED + b"3\r\nabc\r\n", b"0x\r\n"], 400),
+    "chunk longer than its size": ([CHUNKED, b"1\r\na", b"b\r\n0\r\n\r\n"], 400),
+    "bad trailer": ([CHUNKED + b"0\r\n", b"no colon\r\n\r\n"], 400),
+    "too large": ([CHUNKED, b"3e9\r\n" + b"x" * 1001, b"\r\n0\r\n\r\n" + USUAL], 413),
+    "too large in pieces": ([CHUNKED, *[b"64\r\n" + b"x" * 100 + b"\r\n"] * 11], 413),
+    "endless extension": ([CHUNKED, b"1;", *[b"x" * 100] * 11], 413),
+    "too large by its length": ([request("", "Content-Length: 1001", start=POST), b"x"], 413),
+    "too large, expecting": (
+        [request("", "Content-Length: 1001", "Expect: 100-continue", start=POST)], 413),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_BODIES)
+def test_a_bad_body_has_one_answer(inference: Inference, name: str) -> None:
+    parts, status = BAD_BODIES[name]
+    for before in (b"", USUAL, USUAL + request(start="HEAD /inference?{} HTTP/1.1")):
+        expected = [200] * before.count(b"Host") + [status]
+        ways = [[before, *parts], [before + parts[0], *parts[1:]]]
+        if name != "endless extension":  # in one read it is not yet endless
+            ways.append([before + b"".join(parts)])
+        for sent in ways:
+            answer = both(inference, [part for part in sent if part])
+            assert statuses(answer) == expected
+            assert answer.count(b"connection: close") == 1
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+def test_what_is_pipelined_behind_a_body_is_answered(inference: Inference, method: str) -> None:
+    start = method + " /inference?{} HTTP/1.1"
+    status = 405 if method == "POST" else 200
+    framed = (
+        request(start=start) + USUAL,
+        request("position=0&velocity=0&angle=-1&angular_velocity=0", "Content-Length: 5",
+                start=start) + b"hello" + USUAL,
+        request("position=0&velocity=0&angle=-1&angular_velocity=0", "Transfer-Encoding: chunked",
+                start=start) + b"5;a=b\r\nhello\r\n0\r\nX: y\r\n\r\n" + USUAL,
+    )  # fmt: skip
+    for stream in framed:
+        for cut in range(len(stream)):
+            answer = both(inference, [OTHER + stream[:cut], stream[cut:]])
+            assert statuses(answer) == [200, status, 200]
+
+
+@SERVED
+def test_a_body_larger_than_uvicorns_buffer(inference: Inference, fast: bool) -> None:
+    async def run() -> None:
+        connection = reading(inference, fast, Limits(body_bytes=1_000_000))
+        head = request("", "Content-Length: 1000000", start=POST)
+        answer = await connection.send(head, *[b"x" * 50_000] * 20)
+        assert answer.endswith(b"\r\n\r\n1000000")
+        assert not connection.transport.reading_paused
+        assert b"200 OK" in (await connection.send(USUAL))[len(answer) :]
+
+    asyncio.run(run())
+
+
+@SERVED
+def test_the_application_sees_no_trailers(inference: Inference, fast: bool) -> None:
+    """RFC 9110, 6.5.1: they are not merged into the headers."""
+
+    async def run() -> None:
+        connection = Connection(inference, fast)
+        seen: list[Any] = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            seen.extend(name for name, _ in scope["headers"])
+            await read_body(scope, receive, send)
+
+        connection.protocol.app = app
+        await connection.send(CHUNKED, b"0\r\nX-User: admin\r\n\r\n")
+        assert seen == [b"host", b"transfer-encoding"]
+
+    asyncio.run(run())
+
+
+@SERVED
+@pytest.mark.parametrize("parts", [[CHUNKED], [CHUNKED, b"5\r\nhel"], [EXPECTING, b"ab"]])
+def test_the_end_of_sending_within_a_body(
+    inference: Inference, fast: bool, parts: list[bytes]
+) -> None:
+    async def run() -> None:
+        connection = reading(inference, fast)
+        answer = await connection.send(USUAL, *parts, eof=True)
+        assert [status for status in statuses(answer) if status != 100] == [200]
+        assert connection.transport.closed
+
+    asyncio.run(run())
+
+
+@SERVED
+@pytest.mark.parametrize("head", [CHUNKED, EXPECTING], ids=["chunked", "expecting"])
+def test_a_slow_body_has_one_answer(
+    inference: Inference, fast: bool, head: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        connection = reading(inference, fast)
+        await connection.send(head)
+        wait(connection, 75)
+        connection.protocol.data_received(b"")
+        assert statuses(bytes(connection.transport.written)) in ([], [100])
+        wait(connection, 1)
+        await connection.rest()
+        (*_, last) = statuses(bytes(connection.transport.written))
+        assert last == 408
+        assert connection.transport.written.count(b"HTTP/1.1 ") == 1 + (head == EXPECTING)
+        assert connection.transport.ended
+        wait(connection, 2)
+        assert connection.transport.closed
+
+    asyncio.run(run())
+    assert not caplog.records  # that the application was told of it is no error of ours
+
+
+@SERVED
+def test_a_body_that_comes_while_the_service_stops(inference: Inference, fast: bool) -> None:
+    async def run() -> None:
+        connection = reading(inference, fast)
+        await connection.send(request("", "Content-Length: 3", start=POST), b"a")
+        connection.worker.stop()
+        connection.protocol.shutdown()
+        wait(connection, UNFINISHED_GRACE_SECONDS)
+        assert not connection.transport.closed
+        answer = await connection.send(b"bc")
+        assert statuses(answer) == [200]
+        assert b"connection: close" in answer
+        assert connection.transport.closed
+
+    asyncio.run(run())
+
+
+# 100 Continue
+
+
+@SERVED
+def test_half_close_after_a_bad_request(inference: Inference, fast: bool) -> None:
+    """What was asked before it is still answered, and then the bad one."""
+
+    async def run() -> None:
+        connection = Connection(inference, fast)
+        answer = await connection.send(USUAL + USUAL + b"nonsense\r\n\r\n", eof=True)
+        assert statuses(answer) == [200, 200, 400]
+        assert connection.transport.closed
+
+    asyncio.run(run())
+
+
+@SERVED
+def test_no_100_continue_once_the_body_has_begun(inference: Inference, fast: bool) -> None:
+    async def run() -> None:
+        connection = reading(inference, fast)
+        assert await connection.send(EXPECTING + b"a") == b""
+        assert statuses(await connection.send(b"bc")) == [200]
+
+    asyncio.run(run())
+
+
+@SERVED
+def test_100_continue_where_the_body_is_read(inference: Inference, fast: bool) -> None:
+    async def run() -> None:
+        connection = reading(inference, fast)
+        assert await connection.send(USUAL.replace(b"Host", b"X: y\r\nHost"), EXPECTING) != b""
+        assert connection.transport.written.endswith(b"HTTP/1.1 100 Continue\r\n\r\n")
+        await connection.send(b"a")
+        answer = await connection.send(b"bc")
+        assert statuses(answer) == [200, 100, 200]
+        assert b"connection: close" not in answer
+        assert (await connection.send(EXPECTING + b"abc")).count(b"100 Continue") == 1
+        assert statuses(bytes(connection.transport.written)) == [200, 100, 200, 200]
+        # Behind another one that is still being answered.
+        await connection.send(request("", start=POST) + EXPECTING)
+        assert statuses(bytes(connection.transport.written))[4:] == [200, 100]
+        await connection.send(b"abc")
+        assert statuses(bytes(connection.transport.written))[4:] == [200, 100, 200]
+
+    asyncio.run(run())
+
+
+@SERVED
+def test_no_100_continue_where_it_is_not_asked_or_not_known(
+    inference: Inference, fast: bool
+) -> None:
+    async def run() -> None:
+        plain = request("", "Content-Length: 3", start=POST)
+        for head in (plain, EXPECTING.replace(b"HTTP/1.1", b"HTTP/1.0")):
+            connection = reading(inference, fast)
+            assert await connection.send(head) == b""
+            assert statuses(await connection.send(b"abc")) == [200]
+        connection = reading(inference, fast)
+        empty = EXPECTING.replace(b"Content-Length: 3", b"Content-Length: 0")
+        assert statuses(await connection.send(empty)) == [200]
+
+    asyncio.run(run())
+
+
+def test_a_final_answer_in_place_of_100_continue_is_the_last(inference: Inference) -> None:
+    """Whether the client sends its body now can't be known: nothing more is read."""
+    for parts in ([EXPECTING], [EXPECTING, b"abc" + USUAL], [EXPECTING, USUAL]):
+        answer = both(inference, parts)
+        assert statuses(answer) == [405]
+        assert b"connection: close" in answer
+    answer = both(inference, [EXPECTING + b"abc" + USUAL])  # it did not wait
+    assert statuses(answer) == [405, 200]
+
+
+@SERVED
+def test_a_body_that_turns_bad_after_100_continue(
+    inference: Inference, fast: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        head = request("", "Transfer-Encoding: chunked", "Expect: 100-continue", start=POST)
+        for rest, status in ((b"z\r\n", 400), (b"7d0\r\n" + b"x" * 1001, 413)):
+            connection = reading(inference, fast)
+            answer = await connection.send(head, b"1\r\na\r\n", rest)
+            assert statuses(answer) == [100, status]
+            assert connection.transport.over()
+
+    asyncio.run(run())
+    assert {record.levelname for record in caplog.records} <= {"WARNING"}  # uvicorn's, not shown
+
+
+@SERVED
+def test_a_body_that_turns_bad_while_its_answer_is_written(
+    inference: Inference, fast: bool
+) -> None:
+    async def run() -> None:
+        go_on = asyncio.Event()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            lines = [(b"content-length", b"4")]
+            await send({"type": "http.response.start", "status": 200, "headers": lines})
+            await send({"type": "http.response.body", "body": b"ab", "more_body": True})
+            await go_on.wait()
+            await send({"type": "http.response.body", "body": b"cd"})
+
+        connection = Connection(inference, fast)
+        connection.protocol.app = app
+        head = request("", "Transfer-Encoding: chunked", "Expect: 100-continue", start=POST)
+        connection.protocol.data_received(head)
+        while not connection.transport.written.endswith(b"ab"):
+            await asyncio.sleep(0)
+        connection.protocol.data_received(b"z\r\n")
+        go_on.set()
+        await connection.rest()
+        assert statuses(bytes(connection.transport.written)) == [200]
+        assert connection.transport.written.endswith(b"\r\n\r\nabcd")
+        assert connection.transport.over()
+
+    asyncio.run(run())

@@ -1,0 +1,69 @@
+"""Signals in every phase of a process: none ends it otherwise than it should, none is lost."""
+
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bench.server import Server, serving
+from cartpole.settings import BUNDLED_MODEL
+from tests.support.paths import GOLDEN
+from tests.support.tripwire import tripped
+from tests.support.waiting import wait_for_log, wait_until_taken
+
+
+@pytest.mark.parametrize(
+    ("module", "number"),
+    [
+        ("cartpole.settings", signal.SIGTERM),
+        ("numpy.dtypes", signal.SIGTERM),  # NumPy's C module imports it, and swallows exceptions
+        ("uvloop.loop", signal.SIGINT),
+    ],
+)
+def test_a_signal_to_stop_ends_a_start(module: str, number: int, tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    done = subprocess.run(
+        [*tripped(module, number), "--uds", str(path)], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+    # Just before the service is ready, it may say that it serves, and then that it has stopped.
+    assert [line for line in done.stderr.splitlines() if " INFO " not in line] == []
+    assert not path.exists()
+
+
+def reload(server: Server) -> None:
+    server.process.send_signal(signal.SIGHUP)
+    wait_until_taken(server.process.pid, signal.SIGHUP)
+
+
+def test_no_request_to_reload_is_lost_and_none_hinders_the_end(tmp_path: Path) -> None:
+    model, fifo, good = tmp_path / "model.pt", tmp_path / "fifo", tmp_path / "good.pt"
+    shutil.copy(BUNDLED_MODEL, model)
+    command = tripped("cartpole.process.server", signal.SIGHUP)
+    with serving(command=[*command, "--port", "{port}", "--model", str(model)]) as server:
+        wait_for_log(server, "reload: serves")  # what was asked for during the start
+        os.mkfifo(fifo)
+        fifo.rename(model)
+        reload(server)
+        writing = open(model, "wb", buffering=0)  # noqa: SIM115  it is read: the reload hangs
+        shutil.copy(BUNDLED_MODEL, good)
+        good.rename(model)
+        reload(server)
+        with writing:
+            writing.write(BUNDLED_MODEL.read_bytes())
+        for _ in range(2):
+            wait_for_log(server, "reload: serves")
+
+        os.mkfifo(fifo)
+        fifo.rename(model)
+        reload(server)
+        with open(model, "wb"):
+            assert server.get(f"/inference?{GOLDEN}")[0] == 200
+            server.process.terminate()
+            assert server.process.wait(timeout=20) == 0
+        assert server.process.stderr
+        (line,) = server.process.stderr.readlines()
+        assert line.endswith(" INFO stopped after 1 requests\n")

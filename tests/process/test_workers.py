@@ -1,0 +1,325 @@
+"""Several workers, replacement and stops, under a load that counts what becomes of each request."""
+
+import asyncio
+import http.client
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from bench.machine import descendants
+from bench.server import Server, serving
+from cartpole.settings import BUNDLED_MODEL
+from tests.support.load import Load
+from tests.support.metrics import Samples, requests, scrape
+from tests.support.models import mlp, save
+from tests.support.paths import GOLDEN
+from tests.support.waiting import children, wait_for_log, wait_until
+
+RATE, ANSWERS = 1000, 500  # a second; before and after whatever happens meanwhile
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two workers, and the file of the model that they serve. Each test leaves two behind."""
+
+    server: Server
+    model: Path
+
+    def signal(self, number: int) -> None:
+        self.server.process.send_signal(number)
+
+    def scrape(self) -> Samples:
+        return scrape(self.server)
+
+    def restarts(self) -> float:
+        return self.scrape()["cartpole_worker_restarts_total", ()]
+
+    def children(self) -> set[int]:
+        return children(self.server.process.pid)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    model = tmp_path_factory.mktemp("pair") / "model.pt"
+    shutil.copy(BUNDLED_MODEL, model)
+    flags = ("--workers", "2", "--pin", "--worker-timeout", "5", "--model", str(model))
+    with serving(*flags) as server:
+        yield Pair(server, model)
+        log = log_of(server)
+        assert all("INFO stopped after" in line for line in log.splitlines()[-2:])
+        assert "Traceback" not in log
+
+
+@pytest.fixture
+def pair(running: Pair) -> Iterator[Pair]:
+    wait_for_workers(running.server)
+    yield running
+    wait_for_workers(running.server)
+    wait_until(lambda: len(running.children()) == 2)
+
+
+def wait_for_workers(server: Server, number: int = 2) -> None:
+    wait_until(lambda: scrape(server)["cartpole_workers", ()] == number)
+
+
+def under_load(server: Server, act: Callable[[], object] = lambda: None) -> Load:
+    """A load before, while and after something is done."""
+    load = Load(server.port, RATE)
+
+    async def more() -> None:
+        enough = load.answered + ANSWERS
+        while load.answered < enough:
+            await asyncio.sleep(0.01)
+
+    async def run() -> None:
+        loading = asyncio.create_task(load.run(120))
+        await more()
+        await asyncio.to_thread(act)
+        await more()
+        load.stop = True
+        await loading
+
+    asyncio.run(run())
+    return load
+
+
+def check_all_answered(load: Load) -> None:
+    # A client may send on a kept connection in the very moment in which it is closed as idle.
+    assert load.retried <= 2
+    assert (load.lost, load.other) == (0, [])
+    assert load.answered == load.sent
+
+
+def log_of(server: Server) -> str:
+    """What it has written to standard error, once it has been stopped."""
+    server.process.send_signal(signal.SIGTERM)
+    _, log = server.process.communicate(timeout=60)
+    assert server.process.returncode == 0
+    return log
+
+
+def test_both_workers_answer(pair: Pair) -> None:
+    before = pair.scrape()
+    load = under_load(pair.server)
+    check_all_answered(load)
+    assert len(load.bodies) == 1
+    after = pair.scrape()
+    assert requests(after) - requests(before) == load.answered
+    assert after["cartpole_workers", ()] == 2
+
+
+def test_pinned_workers_have_a_core_each(pair: Pair) -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    placed = [os.sched_getaffinity(pid) for pid in pair.children()]
+    assert all(len(affinity) == 1 for affinity in placed)
+    assert sorted(map(min, placed)) == sorted(cores[slot % len(cores)] for slot in range(2))
+
+
+def test_rolling_replacement_loses_nothing(pair: Pair) -> None:
+    before, old = pair.scrape(), pair.children()
+    _, body = pair.server.get(f"/inference?{GOLDEN}")
+    save(pair.model.with_name("new.pt"), mlp(4, 16, 2))
+    pair.model.with_name("new.pt").replace(pair.model)
+
+    def reload() -> None:
+        pair.signal(signal.SIGHUP)
+        wait_for_log(pair.server, "reload: done")
+
+    load = under_load(pair.server, reload)
+    check_all_answered(load)
+    after = pair.scrape()
+    assert after["cartpole_workers", ()] == 2  # though those of before may not have ended
+    assert requests(after) - requests(before) == load.answered + 1
+    never_back(before, after)
+    wait_until(lambda: len(pair.children()) == 2)
+    assert not old & pair.children()
+    assert load.bodies == {body, pair.server.get(f"/inference?{GOLDEN}")[1]}
+    assert len(load.bodies) == 2  # the old policy's answer and the new one's
+
+
+def test_one_worker_takes_a_new_policy_too(tmp_path: Path) -> None:
+    model = tmp_path / "model.pt"
+    shutil.copy(BUNDLED_MODEL, model)
+    with serving("--model", str(model)) as server:
+        before = server.get(f"/inference?{GOLDEN}")
+        model.write_bytes(b"nonsense")
+        server.process.send_signal(signal.SIGHUP)
+        wait_for_log(server, "reload refused")
+        assert server.get(f"/inference?{GOLDEN}") == before
+        save(tmp_path / "new.pt", mlp(4, 16, 2))
+        (tmp_path / "new.pt").replace(model)
+
+        def reload() -> None:
+            server.process.send_signal(signal.SIGHUP)
+            wait_for_log(server, "reload: serves")
+
+        load = under_load(server, reload)
+        check_all_answered(load)
+        assert len(load.bodies) == 2
+        log_of(server)
+
+
+def test_one_of_two_instances_on_a_port_can_stop() -> None:
+    with serving("--reuse-port") as first, serving("--reuse-port", port=first.port) as second:
+        assert second.process.stderr
+        assert f":{first.port} " in second.process.stderr.readline()  # it serves, not the first
+
+        def stop() -> None:
+            second.process.terminate()
+            assert second.process.wait(timeout=30) == 0
+
+        check_all_answered(under_load(first, stop))
+
+
+def test_a_killed_worker_is_replaced(pair: Pair) -> None:
+    before, restarts, old = requests(pair.scrape()), pair.restarts(), pair.children()
+    victim = min(old)
+
+    def kill() -> None:
+        os.kill(victim, signal.SIGKILL)
+        wait_for_log(pair.server, f"worker {victim} ended by SIGKILL: replaced")
+
+    load = under_load(pair.server, kill)
+    # What was in flight on its connections may be lost, at most one request on each.
+    assert load.lost + load.retried <= 20
+    assert load.other == []
+    assert load.answered + load.lost == load.sent
+    wait_for_workers(pair.server)
+    assert pair.restarts() == restarts + 1
+    assert pair.children() - old == pair.children() - {max(old)}
+    counted = requests(pair.scrape()) - before
+    assert load.answered <= counted <= load.answered + load.lost + load.retried
+
+
+def test_a_hung_worker_is_replaced(pair: Pair) -> None:
+    restarts, (hung, other) = pair.restarts(), sorted(pair.children())
+    os.kill(hung, signal.SIGSTOP)
+    wait_for_log(pair.server, f"worker {hung} stood still for 5 s and was killed: replaced")
+    wait_until(lambda: len(pair.children() - {hung}) == 2)
+    wait_for_workers(pair.server)
+    assert other in pair.children()
+    assert pair.restarts() == restarts + 1
+
+
+def test_counters_never_go_back(pair: Pair) -> None:
+    load, seen = Load(pair.server.port, 500), [pair.scrape()]
+    lost: list[Exception] = []
+
+    async def more() -> None:
+        enough = len(seen) + 10
+        while len(seen) < enough:
+            await asyncio.sleep(0.01)
+
+    async def watch() -> None:
+        while True:
+            answered = load.answered
+            try:
+                seen.append(await asyncio.to_thread(pair.scrape))
+            except (OSError, http.client.HTTPException) as error:
+                lost.append(error)
+                continue
+            assert requests(seen[-1]) - requests(seen[0]) >= answered
+            never_back(seen[-2], seen[-1])
+            await asyncio.sleep(0.02)
+
+    async def run() -> None:
+        watching = asyncio.create_task(watch())
+        loading = asyncio.create_task(load.run(120))
+        await more()
+        pair.signal(signal.SIGHUP)
+        await asyncio.to_thread(wait_for_log, pair.server, "reload: done")
+        os.kill(max(pair.children()), signal.SIGKILL)
+        await asyncio.to_thread(wait_for_log, pair.server, "ended by SIGKILL: replaced")
+        await more()
+        load.stop = True
+        await loading
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+
+    asyncio.run(run())
+    assert len(lost) <= 1  # the scrape that the killed worker was answering, if there was one
+    assert load.other == []
+    wait_for_workers(pair.server)
+    assert requests(pair.scrape()) - requests(seen[0]) >= load.answered
+
+
+def never_back(before: Samples, after: Samples) -> None:
+    for sample, value in before.items():
+        if sample[0].startswith("cartpole_") and sample[0].endswith(
+            ("_total", "_bucket", "_count")
+        ):
+            assert after[sample] >= value, sample
+
+
+def test_several_workers_stop_after_so_many_requests_of_all() -> None:
+    with serving("--workers", "2", "--limit-requests", "400") as server:
+        wait_for_workers(server)
+        load = Load(server.port, RATE)
+
+        async def run() -> None:
+            loading = asyncio.create_task(load.run(120))
+            assert await asyncio.to_thread(server.process.wait, 60) == 0
+            load.stop = True
+            await loading
+
+        asyncio.run(run())
+        assert server.process.stderr
+        log = server.process.stderr.read()
+    assert log.count(" INFO --limit-requests 400 is reached: stopping\n") == 1
+    assert " ERROR " not in log
+    shares = [int(line.split()[-2]) for line in log.splitlines() if "stopped after" in line]
+    assert len(shares) == 2
+    assert sum(shares) >= max(400, load.answered)
+    assert load.other == []
+
+
+def wait_until_draining(server: Server) -> None:
+    wait_until(lambda: server.get("/health/ready")[0] == 503)
+    assert server.get(f"/inference?{GOLDEN}")[0] == 200
+
+
+def test_draining_is_told_and_still_answers() -> None:
+    with serving("--drain-seconds", "2") as server:
+        assert server.get("/health/ready")[0] == 200
+        server.process.send_signal(signal.SIGTERM)
+        wait_until_draining(server)
+        assert server.process.wait(timeout=30) == 0
+
+
+@pytest.mark.parametrize(
+    ("second", "workers"), [(signal.SIGTERM, 1), (signal.SIGINT, 1), (signal.SIGTERM, 2)]
+)
+def test_a_second_signal_ends_it(second: signal.Signals, workers: int) -> None:
+    with serving("--drain-seconds", "600", "--workers", str(workers)) as server:
+        wait_for_workers(server, workers)
+        server.process.send_signal(signal.SIGTERM)
+        wait_until_draining(server)
+        server.process.send_signal(second)
+        assert server.process.wait(timeout=30) == 0
+
+
+def test_stops_in_the_middle_of_a_start() -> None:
+    for wait in (0.0, 1.0):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cartpole.serve", "--port", "0", "--workers", "2"],
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        wait_until(partial(descendants, process.pid))
+        time.sleep(wait)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        _, log = process.communicate(timeout=60)
+        assert "Traceback" not in log
+        assert process.returncode == 0

@@ -1,0 +1,39 @@
+"""A bare ASGI client."""
+
+import asyncio
+from typing import Any
+
+from starlette.applications import Starlette
+
+
+async def call(app: Any, method: str, path: str, query: bytes = b"") -> tuple[int, Any, bytes]:
+    """Status, headers and body that an ASGI application answers."""
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": query,
+        "root_path": "",
+        "headers": [],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 2),
+    }
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    body = b"".join(message.get("body", b"") for message in sent[1:])
+    return sent[0]["status"], dict(sent[0]["headers"]), body
+
+
+def get(app: Starlette, path: str, query: bytes = b"", method: str = "GET") -> tuple[int, Any, Any]:
+    return asyncio.run(call(app, method, path, query))

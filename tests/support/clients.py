@@ -1,0 +1,35 @@
+"""Clients of a running service, on plain sockets."""
+
+import socket
+
+from bench.server import Server
+from tests.support.corpus import request
+
+REQUEST = request()
+
+
+def connect(server: Server, receive_bytes: int = 0) -> socket.socket:
+    """With room for so much that is not read, if that is said."""
+    return server.connect(receive_bytes=receive_bytes)
+
+
+def half_close(client: socket.socket) -> None:
+    """Under TLS too: an SSLSocket's own shutdown would read no more of what is encrypted."""
+    socket.socket.shutdown(client, socket.SHUT_WR)
+
+
+def read_all(client: socket.socket) -> bytes:
+    received = b""
+    while more := client.recv(65536):
+        received += more
+    return received
+
+
+def read_answer(client: socket.socket) -> bytes:
+    """One whole answer with a JSON object as its body."""
+    answer = b""
+    while not answer.endswith(b"}"):
+        more = client.recv(4096)
+        assert more, answer
+        answer += more
+    return answer

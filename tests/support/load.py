@@ -1,0 +1,87 @@
+"""A client that asks at a constant rate on connections that it keeps, and counts every answer."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+
+from tests.support.paths import GOLDEN
+
+REQUEST = f"GET /inference?{GOLDEN} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+CONNECTIONS = 20
+
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@dataclass
+class Load:
+    """What became of the requests.
+
+    Attributes:
+        sent: how many there were.
+        answered: with 200 and the right body.
+        retried: sent again on a new connection, since a kept one was closed before any answer to it
+            came, as HTTP clients do with idempotent requests.
+        lost: not answered at all, though the connection was new.
+        other: answered otherwise.
+        stop: set to end it.
+    """
+
+    port: int
+    rate: int
+    sent: int = 0
+    answered: int = 0
+    retried: int = 0
+    lost: int = 0
+    bodies: set[bytes] = field(default_factory=set)
+    other: list[bytes] = field(default_factory=list)
+    stop: bool = False
+
+    async def run(self, seconds: float) -> None:
+        started = time.monotonic()
+        count = int(self.rate * seconds / CONNECTIONS)
+        await asyncio.gather(
+            *(self._client(started, number, count) for number in range(CONNECTIONS))
+        )
+
+    async def _client(self, started: float, number: int, count: int) -> None:
+        connection: Connection | None = None
+        for index in range(count):
+            due = started + (index * CONNECTIONS + number) / self.rate
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            if self.stop:
+                break
+            self.sent += 1
+            connection = await self._ask(connection)
+        _close(connection)
+
+    async def _ask(self, kept: Connection | None) -> Connection | None:
+        """One request, on the connection from before if there is one; the one to keep."""
+        connection = kept
+        try:
+            connection = connection or await asyncio.open_connection("127.0.0.1", self.port)
+            reader, writer = connection
+            writer.write(REQUEST)
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+            body = await reader.readexactly(length)
+        except (OSError, asyncio.IncompleteReadError) as error:
+            _close(connection)
+            if kept and not getattr(error, "partial", b""):
+                self.retried += 1
+                return await self._ask(None)
+            self.lost += 1
+            return None
+        if head.startswith(b"HTTP/1.1 200 "):
+            self.answered += 1
+            self.bodies.add(body)
+        else:
+            self.other.append(head)
+        if b"connection: close" in head.lower():
+            _close(connection)
+            return None
+        return connection
+
+
+def _close(connection: Connection | None) -> None:
+    if connection:
+        connection[1].close()

@@ -1,0 +1,61 @@
+"""Small models, traced or scripted, and saved as the service reads them."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+
+class Heads(nn.Module):
+    """A policy and a value head of any kind."""
+
+    def __init__(self, policy: nn.Module, value: nn.Module) -> None:
+        super().__init__()
+        self.policy, self.value = policy, value
+
+    def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        return self.policy(observation), self.value(observation)
+
+
+def mlp(*widths: int, activation: Callable[[], nn.Module] = nn.Tanh) -> nn.Sequential:
+    torch.manual_seed(sum(widths))
+    modules: list[nn.Module] = []
+    for inputs, outputs in itertools.pairwise(widths):
+        modules += [nn.Linear(inputs, outputs), activation()]
+    return nn.Sequential(*modules[:-1])
+
+
+def save(path: Path, policy: nn.Module, value: nn.Module | None = None, **extra: str) -> Path:
+    torch.manual_seed(0)
+    module = Heads(policy, value or nn.Linear(4, 1)).eval()
+    files = {name.replace("_json", ".json"): text for name, text in extra.items()}
+    torch.jit.save(torch.jit.trace(module, torch.zeros(1, 4)), path, _extra_files=files)
+    return path
+
+
+Outputs = tuple[Tensor, Tensor]
+
+
+class Base(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 2))
+        self.first, self.last = nn.Linear(4, 16), nn.Linear(16, 2)
+        self.value = nn.Linear(4, 1)
+        self.offset: Tensor
+        self.register_buffer("offset", torch.tensor(0.5))
+
+
+class Raises(Base):
+    def forward(self, x: Tensor) -> Outputs:
+        if bool((x[:, 0] > 4).any()):
+            raise ValueError("too far")
+        return self.net(x), self.value(x)
+
+
+def scripted(path: Path, module: nn.Module) -> Path:
+    torch.jit.save(torch.jit.script(module.eval()), path)
+    return path

@@ -1,0 +1,46 @@
+"""Waiting for a condition, a log line or a signal, each with a time limit."""
+
+import re
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from bench.server import Server
+
+
+def children(pid: int) -> set[int]:
+    """The workers; multiprocessing's own helper is none."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    workers = set()
+    for child in found:
+        with suppress(OSError):  # it has just ended
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                workers.add(int(child))
+    return workers
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def wait_until_taken(pid: int, number: int) -> None:
+    """Until the process has taken the signal, so that another of that number is a second one."""
+
+    def taken() -> bool:
+        status = Path(f"/proc/{pid}/status").read_text()
+        pending = [int(mask, 16) for mask in re.findall(r"^(?:Shd|Sig)Pnd:\s*(\w+)$", status, re.M)]
+        return not any(mask & 1 << number - 1 for mask in pending)
+
+    wait_until(taken)
+
+
+def wait_for_log(server: Server, text: str) -> None:
+    assert server.process.stderr
+    for line in server.process.stderr:
+        if text in line:
+            return
+    raise AssertionError(f"the log ends without {text!r}")
