@@ -76,7 +76,7 @@ def _module_engine(policy: Policy) -> Engine:
 
 def _native_engine(policy: Policy) -> Engine:
     try:
-        from cartpole.policy.native import NativeEngine  # numba takes a second to import
+        from cartpole.policy.native import NativeEngine  # imports numba, an extra
 
         network = read_perceptron(policy)
         engine = NativeEngine(policy, network)

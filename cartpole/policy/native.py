@@ -61,17 +61,19 @@ class NativeEngine:
         self.policy = policy
         weights, biases = pad_hidden_layers(network)
         widths = (OBSERVATIONS, *(len(bias) for bias in biases))
-        source, target, *layers, size = _offsets(widths)
+        source, target, *offsets, size = _offsets(widths)
         memory = torch.zeros(size)
-        for offset, tensor in zip(layers, chain(*zip(weights, biases, strict=True)), strict=False):
+        tensors = chain(*zip(weights, biases, strict=True))
+        for offset, tensor in zip(offsets, tensors, strict=False):  # then come the hidden layers'
             memory[offset : offset + tensor.numel()] = tensor.flatten()
+        # The callback is kept, since ctypes holds no more than its address.
         compiled_one, self._compiled_rows = _compile(widths, network.activation)
         address = memory.data_ptr()
         self.one = one = partial(compiled_one, address)
-        one.__dict__["memory"] = memory  # lives as long as the function, which may outlive this
+        one.__dict__["memory"] = memory  # must live as long as `one`, which may outlive the engine
         buffers = Buffers(
-            memory[source : source + MAX_ROWS * OBSERVATIONS],
-            memory[target : target + MAX_ROWS * ACTIONS],
+            memory[source : source + MAX_ROWS * OBSERVATIONS].view(MAX_ROWS, OBSERVATIONS),
+            memory[target : target + MAX_ROWS * ACTIONS].view(MAX_ROWS, ACTIONS),
         )
         # Faster than TorchScript for any number of rows (bench/micro.py: native-batch-2 to -256).
         step = CFUNCTYPE(None, c_ssize_t, c_ssize_t)(self._compiled_rows.address)

@@ -128,6 +128,7 @@ def _bind_together(buffers: Buffers, step: Step, hidden: list[Tensor]) -> tuple[
         alone = [one(*observation) for observation in observations]
         if all(batch(observations[-rows:]) == alone[-rows:] for rows in range(1, MAX_ROWS + 1)):
             return one, batch
+    one = buffers.one(step, _arguments(buffers, hidden, rows=1, group=1))
     return one, row_by_row(one)
 
 
