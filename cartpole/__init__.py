@@ -1,8 +1,25 @@
-"""Serves a CartPole policy over HTTP, in as few microseconds as the machine allows."""
+"""Serves a CartPole policy over HTTP, in as few microseconds as the machine allows.
+
+From Python: `policy = cartpole.load("model_traced.pt")`, then `left, right = policy(x, v, a, w)`.
+"""
 
 import warnings
+from typing import TYPE_CHECKING, Any
 
 from cartpole.version import __version__ as __version__
 
-# PyTorch says this at its import where NumPy is not installed, which serving doesn't need.
+if TYPE_CHECKING:  # at run time on first use: `python -m cartpole.serve --help` needs no PyTorch
+    from cartpole.predictor import BadPolicy, Predictor, load
+
+__all__ = ["BadPolicy", "Predictor", "__version__", "load"]
+
+# PyTorch warns of this at its import; serving doesn't need NumPy.
 warnings.filterwarnings("ignore", "Failed to initialize NumPy", UserWarning)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from cartpole import predictor
+
+    return getattr(predictor, name)

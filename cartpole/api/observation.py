@@ -8,40 +8,37 @@ import re
 import sys
 from urllib.parse import unquote_to_bytes
 
-Observation = tuple[float, float, float, float]
+from cartpole.predictor import FLOAT32_OVERFLOW, Observation
 
 NAMES = ("position", "velocity", "angle", "angular_velocity")
 _RAW_NAMES = tuple(name.encode() for name in NAMES)
 
-# Doubles from here on round to infinity in float32: the largest float32 plus half its last digit.
-FLOAT32_OVERFLOW = 2.0**128 - 2.0**103
-
-# Possessive throughout: a value that does not match is refused in time linear in its length.
+# Possessive quantifiers: a value that does not match is rejected in time linear in its length.
 _is_number = re.compile(rb"[+-]?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][+-]?[0-9]++)?").fullmatch
 
-# The four parameters in usual order and spelling, in one step (bench/micro.py: parse). float()
-# judges the rest; thirty characters without an exponent are never beyond float32.
+# The four parameters in their usual order and spelling, in one step (bench/micro.py: parse).
+# float() decides about the dots. Thirty characters without an exponent are always a float32.
 _match_usual = re.compile(
     b"&".join(b"%s=(-?[0-9.]{1,30}+)" % name for name in _RAW_NAMES)
 ).fullmatch
 
-_SHOWN = 40
+_MAX_SHOWN = 40  # characters of a bad value in an error message
 _escape = re.compile(rb"[^ -~]").sub
 
 
 class BadObservation(ValueError):
-    """The query string is no observation. Its text names the parameter and says what is wrong."""
+    """The query string is no observation. The text names the parameter and the problem."""
 
 
 def parse(query: bytes) -> Observation:
-    """Read the observation out of a query string.
+    """Read the observation from a query string.
 
     Args:
         query: the raw bytes between "?" and the end of the request target, percent-encoded.
 
     Returns:
         position (m), velocity (m/s), angle (rad) and angular velocity (rad/s), each finite as
-        float32, in this order: that of gymnasium's CartPole-v1.
+        float32: the order of gymnasium's CartPole-v1.
 
     Raises:
         BadObservation: a parameter is missing, repeated, or not a finite decimal number.
@@ -50,7 +47,7 @@ def parse(query: bytes) -> Observation:
 
 
 def parse_usual(data: bytes, start: int = 0, end: int = sys.maxsize) -> Observation | None:
-    """The same for the usual order and spelling in data[start:end]; None for all else."""
+    """Read the usual order and spelling from data[start:end]; None for anything else."""
     usual = _match_usual(data, start, end)
     if usual is None:
         return None
@@ -62,12 +59,12 @@ def parse_usual(data: bytes, start: int = 0, end: int = sys.maxsize) -> Observat
 
 
 def _parse_any(query: bytes) -> Observation:
-    """Any order, any percent-encoding, unknown parameters; and the reason where it is refused."""
-    encoded = b"%" in query or b"+" in query
+    """Any order, any percent-encoding and unknown parameters. Finds the reason of an error."""
+    is_encoded = b"%" in query or b"+" in query
     found: dict[bytes, float] = {}
     for pair in query.split(b"&"):
         name, _, value = pair.partition(b"=")
-        if encoded:
+        if is_encoded:
             name, value = _decode(name), _decode(value)
         if name not in _RAW_NAMES:
             continue
@@ -86,7 +83,7 @@ def _decode(raw: bytes) -> bytes:
 
 
 def printable(raw: bytes) -> str:
-    r"""For people, logs and terminals: all that is not printable ASCII as \x and two digits."""
+    r"""Text for people, logs and terminals: bytes outside printable ASCII become \x and digits."""
     return _escape(lambda byte: b"\\x%02x" % ord(byte[0]), raw).decode()
 
 
@@ -94,9 +91,10 @@ def _number(name: str, value: bytes) -> float:
     if not value:
         raise BadObservation(f"{name} is empty")
     if not _is_number(value):
-        shown = printable(value[:_SHOWN]) + "…" * (len(value) > _SHOWN)
+        shown = printable(value[:_MAX_SHOWN]) + "…" * (len(value) > _MAX_SHOWN)
         raise BadObservation(f"{name} is not a finite decimal number: '{shown}'")
     number = float(value)
     if not -FLOAT32_OVERFLOW < number < FLOAT32_OVERFLOW:
-        raise BadObservation(f"{name} is beyond the range of float32: '{value[:_SHOWN].decode()}'")
+        shown = value[:_MAX_SHOWN].decode()
+        raise BadObservation(f"{name} is beyond the range of float32: '{shown}'")
     return number

@@ -1,0 +1,1 @@
+"""Bytes and connections: from what a client sends to what it receives."""

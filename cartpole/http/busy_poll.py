@@ -5,7 +5,7 @@ import logging
 
 logger = logging.getLogger("cartpole")
 
-_TURNS = 256  # of the loop between two looks at the clock
+_TURNS_PER_CHECK = 256  # turns of the loop between two readings of the clock; a turn takes 1 µs
 
 
 class BusyPoll:
@@ -16,7 +16,8 @@ class BusyPoll:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._spinning = self._asked = False  # spinning: a callback of ours is scheduled
+        self._is_spinning = False  # our callback is scheduled
+        self._was_asked = False  # since the last reading of the clock
         self._until = 0.0
         self._turns = 0
 
@@ -26,25 +27,25 @@ class BusyPoll:
 
     def wake(self) -> None:
         """A request has arrived."""
-        self._asked = True
-        if not self._spinning:
-            self._spinning = True
+        self._was_asked = True
+        if not self._is_spinning:
+            self._is_spinning = True
             self._until = self._loop.time() + self._seconds
             self._loop.call_soon(self._spin)
 
     def stop(self) -> None:
-        """No connection is open."""
-        self._asked = False
-        self._until, self._turns = float("-inf"), -1  # the next turn looks at the clock
+        """No connection is open any more."""
+        self._was_asked = False
+        self._until, self._turns = float("-inf"), -1  # the next turn reads the clock
 
     def _spin(self) -> None:
         self._turns += 1
-        if self._turns % _TURNS == 0:
+        if self._turns % _TURNS_PER_CHECK == 0:
             now = self._loop.time()
-            if self._asked:
-                self._asked = False
+            if self._was_asked:
+                self._was_asked = False
                 self._until = now + self._seconds
             elif now > self._until:
-                self._spinning = False
-        if self._spinning:
+                self._is_spinning = False
+        if self._is_spinning:
             self._loop.call_soon(self._spin)

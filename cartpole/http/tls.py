@@ -1,6 +1,6 @@
-"""TLS as a transport over a plain one, which can do and may take what that can do and may take.
+"""TLS as a transport over TCP, with half-close, an end that never waits, and bounded handshakes.
 
-asyncio's own can't half-close, waits for the peer when it closes, and hides its handshakes.
+asyncio's own TLS can't half-close, waits for the peer's close_notify, and hides its handshakes.
 """
 
 import asyncio
@@ -8,79 +8,81 @@ import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from uvicorn.server import ServerState
 
-from cartpole.http.limits import HEALTH_RESERVE, RESERVE_SECONDS, Worker
+from cartpole.http.connection import HttpConnection
+from cartpole.http.connections import HEALTH_RESERVE, RESERVE_SECONDS
+from cartpole.http.shared import Shared
 
-if TYPE_CHECKING:
-    from cartpole.http.connection import LimitedProtocol
-
-READ_BYTES = 256 * 1024
+READ_BYTES = 256 * 1024  # decrypted at once: as much as uvloop reads
 
 
 class TLSTransport(asyncio.Protocol, asyncio.Transport):
-    """Of the TCP connection below it is the protocol, to the HTTP protocol above the transport.
+    """The protocol of a TCP connection, and the transport of an HTTP connection above it.
 
-    The latter is made once the handshake is done; until then this is the worker's connection.
+    The HTTP connection is made once the handshake is done. Until then, this object is counted
+    among the open connections.
     """
 
     def __init__(
         self,
-        worker: Worker,
+        shared: Shared,
         context: ssl.SSLContext,
-        make: Callable[..., "LimitedProtocol"],
+        make: Callable[..., HttpConnection],
         *,
         server_state: ServerState,
         **arguments: Any,
     ) -> None:
         super().__init__()
-        self._worker, self._context = worker, context
-        self._make, self._arguments = make, arguments
-        # uvicorn's, which waits for what is in there before it ends.
-        self._state, self._connections = server_state, server_state.connections
-        self._protocol: LimitedProtocol | None = None
-        self._made = worker.second
-        self._patience = worker.limits.head_seconds
-        self._heard_all = self._said_all = self._overloaded = False
+        self._clock, self._connections, self._context = shared.clock, shared.connections, context
+        self._make, self._arguments, self._state = make, arguments, server_state
+        self._protocol: HttpConnection | None = None
+        self._opened_at = shared.clock.now
+        self._handshake_seconds = shared.limits.head_seconds
+        self._has_received_all = self._has_sent_all = self._over_limit = False
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
 
-    # What the TCP connection calls
+    # Called by the TCP connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._below = transport
-        self._connections.add(self)  # type: ignore[arg-type]
-        excess = self._worker.admit(self)
-        self._overloaded = excess > 0
-        if self._overloaded:
-            self._patience = RESERVE_SECONDS
+        # uvicorn waits for the connections in this set before it ends.
+        self._state.connections.add(self)  # type: ignore[arg-type]
+        excess = self._connections.add(self)
+        self._over_limit = excess > 0
+        if self._over_limit:
+            self._handshake_seconds = RESERVE_SECONDS
         if excess > HEALTH_RESERVE:  # not worth a handshake
-            self._worker.refused(HTTPStatus.SERVICE_UNAVAILABLE)
+            self._connections.rejections.record(HTTPStatus.SERVICE_UNAVAILABLE)
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        protocol, self._protocol = self._protocol, None  # no cycle keeps what OpenSSL holds
+        protocol, self._protocol = (
+            self._protocol,
+            None,
+        )  # frees OpenSSL's memory
         if protocol:
             protocol.connection_lost(exc)
         else:
-            self._connections.discard(self)
-            self._worker.leave(self)
+            self._state.connections.discard(self)
+            self._connections.remove(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._said_all:
-            return  # whatever else it says is not read
+        if self._has_sent_all:
+            return  # the connection ends: what follows is not read
         self._incoming.write(data)
         if self._protocol or self._shake_hands():
             self._read()
 
     def eof_received(self) -> bool:
-        """Without a close_notify too: a request that is whole ends by itself."""
+        """Half-close, also without a close_notify: HTTP itself says where a request ends."""
         if not self._protocol:
             return False
-        self._end_of_input()
-        return True  # it is closed here, if it is to be
+        self._end_input()
+        return True  # uvloop keeps it open; _end_input closes it if nothing is owed
 
     def pause_writing(self) -> None:
         if self._protocol:
@@ -90,39 +92,39 @@ class TLSTransport(asyncio.Protocol, asyncio.Transport):
         if self._protocol:
             self._protocol.resume_writing()
 
-    # What the worker and uvicorn call until the handshake is done
+    # Called once a second, and by uvicorn, until the handshake is done
 
     def check_time(self) -> None:
-        late = self._worker.second - self._made > self._patience
-        if late and not self.is_closing():
-            self._worker.refused(HTTPStatus.REQUEST_TIMEOUT)
-        if late or self.is_closing() or self._worker.close_idle():
+        is_late = self._clock.now - self._opened_at > self._handshake_seconds
+        if is_late and not self.is_closing():
+            self._connections.rejections.record(HTTPStatus.REQUEST_TIMEOUT)
+        if is_late or self.is_closing() or self._connections.idle_grace_is_over():
             self.abort()
 
     def shutdown(self) -> None:
-        """A little later, as an idle connection."""
+        """check_time ends the handshake, a little later, as it does an idle connection."""
 
-    # What the HTTP protocol calls
+    # Called by the HTTP connection
 
     def write(self, data: Any) -> None:
         try:
-            while data and not self._said_all:
+            while data and not self._has_sent_all:
                 data = data[self._tls.write(data) :]
         except ssl.SSLError:
-            return self.abort()  # of no matter to those that are answered together with it
+            return self.abort()  # must not raise: others are answered in the same batch
         self._send()
 
     def write_eof(self) -> None:
-        self._say_all()
+        self._send_close_notify()
         self._below.write_eof()
 
     def can_write_eof(self) -> bool:
         return self._below.can_write_eof()
 
     def close(self) -> None:
-        """Says so to the client, and doesn't wait until it has said the same."""
+        """Send a close_notify, and do not wait for the client's."""
         if not self._below.is_closing():
-            self._say_all()
+            self._send_close_notify()
             self._below.close()
 
     def abort(self) -> None:
@@ -148,59 +150,58 @@ class TLSTransport(asyncio.Protocol, asyncio.Transport):
     # TLS
 
     def _shake_hands(self) -> bool:
-        """As far as what has come allows; whether it is done."""
+        """Go on with the handshake. True once it is complete, unless the connection is closing."""
         try:
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
             self._send()
             return False
         except ssl.SSLError:
-            self._worker.refused(HTTPStatus.BAD_REQUEST)
-            self._send()  # an alert, which says why
-            self._said_all = True
+            self._connections.rejections.record(HTTPStatus.BAD_REQUEST)
+            self._send()  # an alert with the reason
+            self._has_sent_all = True
             self._below.close()
             return False
         self._send()
         self._protocol = self._make(server_state=self._state, **self._arguments)
-        self._connections.discard(self)
-        self._worker.replace(self, self._protocol)
-        self._protocol.overloaded = self._overloaded
+        self._state.connections.discard(self)
+        self._connections.replace(self, self._protocol)
+        self._protocol.over_limit = self._over_limit
         self._protocol.connection_made(self)
         return not self.is_closing()
 
     def _read(self) -> None:
-        parts, ended, broken = [], False, False
+        parts, has_ended, is_broken = [], False, False
         try:
             while self._incoming.pending or self._tls.pending():
                 part = self._tls.read(READ_BYTES)
                 if not part:
-                    ended = True
+                    has_ended = True
                     break
                 parts.append(part)
         except ssl.SSLWantReadError:
-            pass  # a part of a record
+            pass  # the rest of a record is still to come
         except ssl.SSLError:
-            broken = True
-        self._send()  # whatever TLS itself has to say
+            is_broken = True
+        self._send()  # answers of TLS itself, such as to a key update
         if parts and self._protocol:
             self._protocol.data_received(b"".join(parts))
-        if broken:
+        if is_broken:
             self.close()
-        elif ended:
-            self._end_of_input()
+        elif has_ended:
+            self._end_input()
 
-    def _end_of_input(self) -> None:
-        if self._heard_all or self.is_closing() or not self._protocol:
+    def _end_input(self) -> None:
+        if self._has_received_all or self.is_closing() or not self._protocol:
             return
-        self._heard_all = True
+        self._has_received_all = True
         if not self._protocol.eof_received():
             self.close()
 
-    def _say_all(self) -> None:
-        """Send a close_notify."""
-        if not self._said_all:
-            self._said_all = True
-            with suppress(ssl.SSLError):  # the client has not sent its own, or something else
+    def _send_close_notify(self) -> None:
+        if not self._has_sent_all:
+            self._has_sent_all = True
+            with suppress(ssl.SSLError):  # the client has not sent its own close_notify yet
                 self._tls.unwrap()
             self._send()
 

@@ -14,16 +14,17 @@ from typing import cast
 
 import uvicorn
 
-from cartpole.app import Inference, create_app
+from cartpole.api.inference import Inference
+from cartpole.api.routes import Ready
+from cartpole.app import create_app
 from cartpole.http.busy_poll import BusyPoll
-from cartpole.http.connection import LimitedProtocol
-from cartpole.http.fast import Batch, FastProtocol
-from cartpole.http.limits import Limits, Worker
+from cartpole.http.connection import HttpConnection
+from cartpole.http.fast import FastConnection
+from cartpole.http.limits import ClientLimits
+from cartpole.http.shared import Shared, share
 from cartpole.http.tls import TLSTransport
-from cartpole.metrics.counters import Metrics
-from cartpole.policy.contract import Engine
-from cartpole.policy.engine import make_engine, set_threads
-from cartpole.policy.loading import load
+from cartpole.metrics.counters import WorkerCounters
+from cartpole.predictor import Predictor, load_engine, set_threads
 from cartpole.process import signals
 from cartpole.process.reloading import Reloader
 from cartpole.settings import Settings
@@ -35,7 +36,7 @@ MOST_ACCEPTED = 4096  # connections taken in before the listeners are closed
 logger = logging.getLogger("cartpole")
 
 
-def build(settings: Settings, metrics: Metrics) -> "Server":
+def build(settings: Settings, counters: WorkerCounters) -> "Server":
     """All that serving needs, but for the sockets.
 
     Raises:
@@ -43,10 +44,11 @@ def build(settings: Settings, metrics: Metrics) -> "Server":
         OSError: the TLS files are no good.
     """
     set_threads(settings.threads)
-    inference = Inference(_engine(settings), metrics)
-    worker, protocol = _protocol(settings, inference)
+    predictor = Predictor(load_engine(settings.model, settings.engine), counters)
+    inference, ready = Inference(predictor), Ready(predictor)
+    shared, protocol = _protocol(settings, inference)
     config = uvicorn.Config(
-        create_app(inference, settings.access_log),
+        create_app(inference, ready, settings.access_log),
         loop="uvloop",
         http=cast(type[asyncio.Protocol], protocol),
         timeout_graceful_shutdown=settings.shutdown_timeout,
@@ -67,25 +69,21 @@ def build(settings: Settings, metrics: Metrics) -> "Server":
         raise OSError(f"--ssl-certfile or --ssl-keyfile is no good: {error}") from error
     if config.ssl:
         config.ssl.options |= ssl.OP_NO_RENEGOTIATION
-        secured = partial(TLSTransport, worker, config.ssl, protocol)
+        secured = partial(TLSTransport, shared, config.ssl, protocol)
         config.http_protocol_class = cast(type[asyncio.Protocol], secured)
         config.ssl = None  # asyncio serves TCP
     # What the start has made stays: later collections need not look at it, and copies of this
     # process share it. Collection goes on; stopping it gains nothing (bench/scale.py: garbage).
     gc.collect()
     gc.freeze()
-    return Server(config, worker, inference, settings)
-
-
-def _engine(settings: Settings) -> Engine:
-    return make_engine(load(settings.model), settings.engine)
+    return Server(config, shared, predictor, ready, settings)
 
 
 def _protocol(
     settings: Settings, inference: Inference
-) -> tuple[Worker, Callable[..., LimitedProtocol]]:
-    """What the connections share, and what makes one."""
-    limits = Limits(
+) -> tuple[Shared, Callable[..., HttpConnection]]:
+    """The parts that connections share, and the callable that makes a connection."""
+    limits = ClientLimits(
         head_bytes=settings.limit_head,
         head_seconds=settings.head_timeout,
         body_bytes=settings.limit_body,
@@ -93,23 +91,28 @@ def _protocol(
         connections=settings.limit_connections,
     )
     busy_poll = BusyPoll(settings.busy_poll_seconds) if settings.busy_poll else None
-    if settings.http == "fast" and not settings.access_log:
-        batch = Batch(limits, busy_poll, inference)
-        return batch, partial(FastProtocol, batch)
-    worker = Worker(limits, inference.metrics, busy_poll)
-    return worker, partial(LimitedProtocol, worker)
+    fast = settings.http == "fast" and not settings.access_log
+    shared = share(limits, inference, fast, busy_poll)
+    return shared, partial(FastConnection if fast else HttpConnection, shared)
 
 
 class Server(uvicorn.Server):
     """uvicorn's server, which drains before it stops and takes a new policy while it serves."""
 
     def __init__(
-        self, config: uvicorn.Config, worker: Worker, inference: Inference, settings: Settings
+        self,
+        config: uvicorn.Config,
+        shared: Shared,
+        predictor: Predictor,
+        ready: Ready,
+        settings: Settings,
     ) -> None:
         super().__init__(config)
-        self._worker, self._inference, self._settings = worker, inference, settings
+        self._shared, self._predictor, self._ready = shared, predictor, ready
+        self._settings, self._counters = settings, predictor.counters
         self._drained_at = float("inf")
-        self.reloader = Reloader(partial(_engine, settings), inference.use)
+        load = partial(load_engine, settings.model, settings.engine)
+        self.reloader = Reloader(load, predictor.use)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -129,11 +132,11 @@ class Server(uvicorn.Server):
                 one.listen(self.config.backlog)  # uvloop doesn't tell where that fails
             except OSError as error:  # another program listens there since the socket was bound
                 raise OSError(f"can't listen on {address}: {error.strerror}") from error
-        self._worker.start(asyncio.get_running_loop())
+        self._shared.start(asyncio.get_running_loop())
         # libuv accepts one connection per listener and turn, which among busy connections is too
         # few (bench/overload.py): each socket is listened on several times.
         await super().startup([one.dup() for one in sockets for _ in range(LISTENERS)])
-        self._inference.metrics.ready()
+        self._counters.mark_ready()
         logger.info("%s", self._summary(address))
 
     def _on_signal(self, number: int) -> None:
@@ -142,13 +145,13 @@ class Server(uvicorn.Server):
             self.reloader.request()
         elif number == signal.SIGUSR1:  # another worker has taken over: no drain
             self.should_exit = True
-        elif number == signal.SIGINT or self._inference.draining:
+        elif number == signal.SIGINT or self._ready.is_draining:
             self.should_exit = self.force_exit = True
         else:
             self._drain()
 
     def _drain(self) -> None:
-        self._inference.draining = True
+        self._ready.is_draining = True
         self._drained_at = time.monotonic() + self._settings.drain_seconds
         if self._settings.drain_seconds:
             logger.info("draining for %d s", self._settings.drain_seconds)
@@ -159,30 +162,32 @@ class Server(uvicorn.Server):
 
     def _limit_reached(self) -> bool:
         """Among several workers it is the supervisor that adds up and stops them all."""
-        metrics, limit = self._inference.metrics, self._settings.limit_requests
-        metrics.total_requests(self.server_state.total_requests)
-        return bool(limit) and self._settings.workers == 1 and metrics.board.reached(limit)
+        limit = self._settings.limit_requests
+        self._counters.set_total_requests(self.server_state.total_requests)
+        is_alone = self._settings.workers == 1
+        return bool(limit) and is_alone and self._counters.shared.limit_reached(limit)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._worker.stop()
+        self._shared.connections.stop()
         # What the kernel has accepted for us is ours: a turn of the loop takes one connection, and
         # closing the listeners would reset the rest.
         for _ in range(MOST_ACCEPTED):
-            before = self._inference.metrics.accepted
+            before = self._counters.accepted
             for _ in range(3):
                 await asyncio.sleep(0)
-            if self._inference.metrics.accepted == before:
+            if self._counters.accepted == before:
                 break
         await super().shutdown(sockets)
-        self._inference.metrics.total_requests(self.server_state.total_requests)
+        self._counters.set_total_requests(self.server_state.total_requests)
         logger.info("stopped after %d requests", self.server_state.total_requests)
 
     def _summary(self, address: str) -> str:
-        settings, policy = self._settings, self._inference.policy
+        settings, policy = self._settings, self._predictor.policy
         return (
             f"cartpole {__version__} serves {policy.path} ({policy.algorithm}, "
             f"sha256 {policy.sha256[:12]}) on {address} with "
-            f"{self._inference.engine}, threads: {settings.threads}, workers: {settings.workers}, "
+            f"{self._predictor.engine.name}, threads: {settings.threads}, "
+            f"workers: {settings.workers}, "
             f"connections: {settings.limit_connections}, heads: {settings.limit_head} B, "
             f"{settings.head_timeout} s, bodies: {settings.limit_body} B, "
             f"idle: {settings.keep_alive} s"

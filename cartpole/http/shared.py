@@ -1,0 +1,51 @@
+"""What all connections of a serving process share, put together."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from cartpole.api.inference import Inference
+from cartpole.http.batcher import Batcher
+from cartpole.http.busy_poll import BusyPoll
+from cartpole.http.clock import Clock
+from cartpole.http.connections import Connections
+from cartpole.http.failures import ConnectionFailures
+from cartpole.http.header_cache import HeaderCache
+from cartpole.http.limits import ClientLimits
+from cartpole.http.turns import ASGI_TURN_BYTES, FAST_TURN_BYTES, Turns
+
+
+@dataclass
+class Shared:
+    """The parts that connections work with. Make it with `share`."""
+
+    limits: ClientLimits
+    clock: Clock
+    connections: Connections
+    turns: Turns
+    batcher: Batcher
+    busy_poll: BusyPoll | None = None
+    header_cache: HeaderCache = field(default_factory=HeaderCache)
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self.busy_poll:
+            self.busy_poll.start(loop)
+        self.turns.start(loop)
+        self.connections.start(loop)
+
+
+def share(
+    limits: ClientLimits, inference: Inference, fast: bool, busy_poll: BusyPoll | None = None
+) -> Shared:
+    """The shared parts of a process that serves this endpoint.
+
+    Args:
+        fast: connections answer GET /inference themselves; else the ASGI application does.
+    """
+    clock = Clock()
+    failures = ConnectionFailures(clock)
+    batcher = Batcher(inference, failures)
+    turn_bytes = FAST_TURN_BYTES if fast else ASGI_TURN_BYTES
+    turns = Turns(turn_bytes, batcher.flush, failures, busy_poll)
+    counters = inference.predictor.counters
+    connections = Connections(limits, clock, counters, batcher.flush, failures, busy_poll)
+    return Shared(limits, clock, connections, turns, batcher, busy_poll)

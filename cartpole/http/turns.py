@@ -1,0 +1,93 @@
+"""How many bytes one turn of the event loop reads; what exceeds that is deferred to later turns.
+
+Excess requests stay in the kernel's socket buffers, so TCP slows their clients down.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from cartpole.http.busy_poll import BusyPoll
+from cartpole.http.failures import ConnectionFailures
+
+# Bytes that a turn reads before other connections are deferred (bench/overload.py). On the fast
+# path that is some thousand requests and ten milliseconds. On the ASGI path a request costs ten
+# times as much.
+FAST_TURN_BYTES = 160 * 1024
+ASGI_TURN_BYTES = 16 * 1024
+
+# Deferred connections get this share of a turn's bytes. The rest is for connections that were
+# accepted meanwhile, so that they are answered soon (bench/overload.py: health).
+DEFERRED_SHARE = 1 / 4
+
+
+class Deferrable(Protocol):
+    """A connection that holds bytes which it has received but not yet read."""
+
+    def resume(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+class Turns:
+    """Bounds the work of a turn of the event loop, and ends it by answering what was read.
+
+    Attributes:
+        bytes_this_turn: read so far; 0 until the first request of a turn.
+        bytes_per_turn: the bound. Past it, connections defer what they receive.
+        flush: answers what has been read, where requests are collected in a batch.
+    """
+
+    def __init__(
+        self,
+        bytes_per_turn: int,
+        flush: Callable[[], None],
+        failures: ConnectionFailures,
+        busy_poll: BusyPoll | None = None,
+    ) -> None:
+        self.bytes_this_turn = 0
+        self.bytes_per_turn = bytes_per_turn
+        self.flush = flush
+        self._failures, self._busy_poll = failures, busy_poll
+        self._deferred: deque[Deferrable] = deque()
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._call_soon = loop.call_soon
+
+    def begin(self) -> None:
+        """Call it when the first bytes of a turn are read."""
+        self._call_soon(self.end)
+        if self._busy_poll:
+            self._busy_poll.wake()
+
+    def defer(self, connection: Deferrable) -> None:
+        """Resume this connection in a later turn, after those that were deferred before it."""
+        self._deferred.append(connection)
+
+    def end(self) -> None:
+        """Answer what this turn has read, then resume deferred connections within their share."""
+        self.bytes_this_turn = 0
+        deferred = self._deferred
+        had_deferred = bool(deferred)
+        try:
+            self.flush()
+            if had_deferred:
+                self._resume_deferred()
+                self.flush()
+        finally:  # an error must not cost the next turn, or nobody would be answered again
+            if had_deferred:
+                # While connections are deferred, established ones queue up behind them.
+                self.bytes_this_turn = self.bytes_per_turn + 1 if deferred else 1
+                self._call_soon(self.end)
+
+    def _resume_deferred(self) -> None:
+        deferred = self._deferred
+        for _ in range(len(deferred)):
+            if self.bytes_this_turn > self.bytes_per_turn * DEFERRED_SHARE:
+                break
+            connection = deferred.popleft()
+            try:
+                connection.resume()
+            except Exception:
+                self._failures.abort(connection)
