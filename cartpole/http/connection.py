@@ -4,36 +4,28 @@ Leans on uvicorn's HttpToolsProtocol; tests/http/test_uvicorn.py says on what.
 """
 
 import asyncio
-import sys
 from http import HTTPStatus
-from time import perf_counter_ns as clock
 from typing import Any
 
 import uvicorn
 from uvicorn.server import ServerState
 
-from cartpole.api.middleware import HEAD_READ_AT
-from cartpole.http.closing import CycleTransport, has_unread_bytes
+from cartpole.http.checked_requests import CheckedRequests
+from cartpole.http.closing import has_unread_bytes
 from cartpole.http.connections import HEALTH_RESERVE
-from cartpole.http.head_rules import head_error, origin_form
-from cartpole.http.message_sizes import BODY_TOO_LARGE, MessageSizes
 from cartpole.http.rejections import encode_rejection
 from cartpole.http.shared import Shared
-from cartpole.http.time_limits import TimeLimits
 from cartpole.http.whole_requests import WholeRequests
 
 # A new connection's first bytes are read at once, past the bound of the turn, for so long.
 NEW_SECONDS = 1
 
 
-class HttpConnection(WholeRequests):
+class HttpConnection(CheckedRequests):
     """A connection whose client may take neither more memory nor more time than the limits say.
 
     Attributes:
-        in_head, in_message: uvicorn's parser is inside a request's head, or anywhere inside one.
-        rejection: the status that ends this connection, once earlier requests are answered.
         half_closed: the client sends no more.
-        over_limit: there are more connections than the limit; this one may only ask for health.
     """
 
     def __init__(
@@ -44,17 +36,11 @@ class HttpConnection(WholeRequests):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
-        self._limits, self._clock = shared.limits, shared.clock
-        self._connections, self._turns = shared.connections, shared.turns
-        self.in_head = self.in_message = False
-        self.rejection: HTTPStatus | None = None
-        self.half_closed = self.over_limit = False
+        super().__init__(shared, config, server_state, app_state, _loop)
+        self._clock, self._turns = shared.clock, shared.turns
+        self.half_closed = False
         self._deferred = b""  # received, to be read in a later turn of the event loop
         self._has_read = False
-        self._sizes = MessageSizes(shared.limits)
-        self._times = TimeLimits(shared.limits, shared.clock, shared.connections)
-        self._cycle_transport: CycleTransport | None = None
 
     # The transport's events
 
@@ -112,7 +98,7 @@ class HttpConnection(WholeRequests):
     # Reading, now or in a later turn
 
     def _is_new(self) -> bool:
-        """Whether these are a new connection's first bytes: they are not deferred, within bounds."""
+        """Whether these are a new connection's first bytes, which are not deferred."""
         turns = self._turns
         is_new = not self._has_read and self._clock.now - self._times.opened_at <= NEW_SECONDS
         return is_new and turns.bytes_this_turn <= 2 * turns.bytes_per_turn
@@ -158,72 +144,10 @@ class HttpConnection(WholeRequests):
         self._times.last_activity = self._clock.now
         was_in_body = self.in_message and not self.in_head
         self._sizes.begin_read()
-        WholeRequests.data_received(self, data)
+        WholeRequests.data_received(self, data)  # feeds the parser
         if status := self._sizes.end_read(data, self.in_head, was_in_body):
             self.reject(status)
         self.run_expecting_continue()
-
-    # The parser's events
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.in_head = self.in_message = True
-        self._sizes.begin_message()
-        self._times.begin_message()
-
-    def on_url(self, url: bytes) -> None:
-        super().on_url(url)
-        if status := self._sizes.add_head(len(url)):
-            self.reject(status)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self.in_head:  # else it is a trailer, which is no header: RFC 9110, 6.5.1
-            super().on_header(name, value)
-        if status := self._sizes.add_head(len(name) + len(value) + 4):
-            self.reject(status)
-
-    def on_headers_complete(self) -> None:
-        self.in_head = False
-        if self.rejection:
-            return
-        self.scope[HEAD_READ_AT] = clock()  # type: ignore[literal-required]
-        if status := self._head_error():
-            return self.reject(status)
-        super().on_headers_complete()
-        cycle = self.cycle
-        if cycle.keep_alive:  # else the client sends no more: nothing to close with care
-            self._cycle_transport = self._cycle_transport or CycleTransport(self)
-            cycle.transport = self._cycle_transport  # type: ignore[assignment]
-        if self.parser.should_upgrade() or self._connections.is_stopping or self.over_limit:
-            # llhttp reads no further request after one that asks for another protocol.
-            cycle.keep_alive = False
-
-    def _head_error(self) -> HTTPStatus | None:
-        """The status to reject this head with, if any. Sets method and target for uvicorn."""
-        version, method = self.parser.get_http_version(), self.parser.get_method()
-        self.scope["method"] = method.decode("ascii")
-        if status := head_error(version, method, self.url, self.headers):
-            return status
-        if version == "1.0":
-            self.expect_100_continue = False  # RFC 9110, 10.1.1
-        for name, value in self.headers:
-            if name == b"content-length" and int(value) > self._limits.body_bytes:
-                return BODY_TOO_LARGE
-        self.url = origin_form(self.url)
-        if self.over_limit and not self.url.startswith(b"/health/"):
-            return HTTPStatus.SERVICE_UNAVAILABLE
-        return None
-
-    def on_body(self, body: bytes) -> None:
-        if status := self._sizes.add_body(len(body)):
-            self.reject(status)
-        if not self.rejection:
-            super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        self.in_message = False
-        if not self.rejection:
-            super().on_message_complete()
 
     # Answers, rejections and the end
 
@@ -243,11 +167,6 @@ class HttpConnection(WholeRequests):
                 self.transport.close()
             else:
                 self.run_expecting_continue()
-
-    def send_400_response(self, msg: str) -> None:
-        """uvicorn calls this while it handles an error of its parser."""
-        is_version = str(sys.exception()) == "Invalid HTTP version"
-        self.reject(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED if is_version else HTTPStatus.BAD_REQUEST)
 
     def reject(self, status: HTTPStatus) -> None:
         """Answer with an error and close, once earlier requests are answered."""
