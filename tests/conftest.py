@@ -1,4 +1,4 @@
-"""What several test modules share: the shipped model, a runner for it, and a bare ASGI client."""
+"""What several test modules share: the shipped model, a engine for it, and a bare ASGI client."""
 
 from pathlib import Path
 
@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from bench.certificate import make_certificate
+from cartpole.policy.contract import Engine
+from cartpole.policy.engine import make_engine, set_threads
 from cartpole.policy.loading import Policy, load
-from cartpole.policy.torchscript import Runner, set_threads
 from cartpole.settings import BUNDLED_MODEL
 from tests.support.paths import REFERENCE_MODEL
 
@@ -24,8 +25,8 @@ def policy() -> Policy:
 
 
 @pytest.fixture(scope="session")
-def runner(policy: Policy) -> Runner:
-    return Runner(policy)
+def engine(policy: Policy) -> Engine:
+    return make_engine(policy)
 
 
 @pytest.fixture(scope="session", params=[None, REFERENCE_MODEL][: 1 + REFERENCE_MODEL.exists()])

@@ -12,23 +12,26 @@ from hypothesis import strategies as st
 from starlette.applications import Starlette
 
 from bench.server import serving
+from cartpole.api.inference import Inference
 from cartpole.api.observation import NAMES
-from cartpole.app import Inference, create_app
+from cartpole.app import create_app
+from cartpole.policy.contract import Engine
 from cartpole.policy.loading import BadPolicy
-from cartpole.policy.torchscript import Runner
+from cartpole.predictor import Predictor
 from cartpole.settings import BadSettings
 from tests.support.asgi import call, get
 from tests.support.paths import GOLDEN
+from tests.support.wrapped_engine import WrappedEngine
 
 
 @pytest.fixture(scope="module")
-def app(runner: Runner) -> Starlette:
-    return create_app(Inference(runner))
+def app(engine: Engine) -> Starlette:
+    return create_app(Inference(Predictor(engine)))
 
 
-def test_inference(app: Starlette, runner: Runner) -> None:
+def test_inference(app: Starlette, engine: Engine) -> None:
     status, headers, body = get(app, "/inference", GOLDEN.encode())
-    left, right = runner.one(0, 0, -1, 0)
+    left, right = engine.one(0, 0, -1, 0)
     assert status == 200
     assert body == f'{{"left":{left!r},"right":{right!r}}}'.encode()
     assert headers == {
@@ -91,15 +94,10 @@ def test_never_500(app: Starlette, query: bytes, method: str, path: str) -> None
     assert status in (200, 400, 404, 405)
 
 
-def test_a_failing_forward_is_a_json_500(runner: Runner, caplog: Any) -> None:
-    app = create_app(Inference(runner))
-    failing = Runner(runner.policy)
-
-    def fail(*_: float) -> tuple[float, float]:
-        raise RuntimeError("no forward today")
-
-    failing.one = fail
-    app = create_app(Inference(failing))
+def test_a_failing_forward_is_a_json_500(engine: Engine, caplog: Any) -> None:
+    failing = WrappedEngine(engine)
+    failing.error = RuntimeError("no forward today")
+    app = create_app(Inference(Predictor(failing)))
     for _ in range(3):
         status, headers, body = get(app, "/inference", GOLDEN.encode())
         assert (status, headers[b"content-type"]) == (500, b"application/json")
@@ -147,14 +145,14 @@ def test_served_by_uvicorn_alone() -> None:
 
 
 @pytest.mark.parametrize("path", [b"/\x1b[31m", b"/\xff", b"/a\nb"])
-def test_the_access_log_is_printable(runner: Runner, caplog: Any, path: bytes) -> None:
+def test_the_access_log_is_printable(engine: Engine, caplog: Any, path: bytes) -> None:
     """Another server than ours may let such a path through."""
     caplog.set_level("INFO", "cartpole.access")
 
     async def escaped(scope: Any, receive: Any, send: Any) -> None:
         await app(scope | {"raw_path": path, "query_string": b"\x00"}, receive, send)
 
-    app = create_app(Inference(runner), access_log=True)
+    app = create_app(Inference(Predictor(engine)), access_log=True)
     assert asyncio.run(call(escaped, "GET", "/"))[0] == 404
     (record,) = caplog.records
     assert record.getMessage().isprintable()

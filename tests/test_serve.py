@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import os
 import re
 import signal
 import socket
@@ -16,27 +15,16 @@ from typing import Any
 
 import gymnasium
 import pytest
-import torch
 
 from bench.server import Server, free_port, serving
 from cartpole.api.observation import NAMES
-from cartpole.policy.loading import Policy, close
-from cartpole.policy.torchscript import Runner
+from cartpole.policy.contract import Engine
 from cartpole.settings import BUNDLED_MODEL
 from tests.support.clients import read_answer
-from tests.support.paths import GOLDEN, ROOT
+from tests.support.paths import GOLDEN
+from tests.support.processes import start_error
 
 SERVE = [sys.executable, "-m", "cartpole.serve"]
-
-
-def refuse(*flags: str, **environment: str) -> tuple[int, str]:
-    """Exit code and the one line that a start prints which fails."""
-    done = subprocess.run(
-        [*SERVE, *flags], env=os.environ | environment, capture_output=True, text=True, timeout=60
-    )
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1, done.stderr
-    return done.returncode, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +33,11 @@ def server() -> Iterator[Server]:
         yield running
 
 
-def test_answers(server: Server, runner: Runner) -> None:
+def test_answers(server: Server, engine: Engine) -> None:
     status, body = server.get(f"/inference?{GOLDEN}")
     assert (status, json.loads(body)) == (
         200,
-        dict(zip(("left", "right"), runner.one(0, 0, -1, 0), strict=True)),
+        dict(zip(("left", "right"), engine.one(0, 0, -1, 0), strict=True)),
     )
     assert server.get("/inference?position=1")[0] == 400
     assert server.get("/nothing")[0] == 404
@@ -144,62 +132,6 @@ def test_says_in_one_line_what_it_serves_and_stops_cleanly() -> None:
         assert process.returncode == 0
 
 
-def test_port_in_use() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        code, line = refuse("--port", str(port))
-    assert code == 3
-    assert f"can't listen on 127.0.0.1:{port}: Address already in use" in line
-
-
-@pytest.mark.parametrize("host", ["256.0.0.1", "no.such.host.invalid", "203.0.113.1"])
-def test_bad_host(host: str) -> None:
-    code, line = refuse("--host", host)
-    assert code == 3
-    assert f"can't listen on {host}:3000: " in line
-
-
-def test_bad_settings() -> None:
-    code, line = refuse("--port", "none")
-    assert (code, line) == (
-        2,
-        "cartpole: argument --port: none: expected a whole number from 0 to 65,535\n",
-    )
-    assert refuse(CARTPOLE_THREADS="many")[0] == 2
-
-
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_bad_models_stop_the_start(tmp_path: Path, workers: str) -> None:
-    cut = tmp_path / "cut.pt"
-    cut.write_bytes(BUNDLED_MODEL.read_bytes()[:10_000])
-    for path, reason in ((cut, "no TorchScript file"), (tmp_path / "no.pt", "No such file")):
-        code, line = refuse("--model", str(path), "--port", "0", "--workers", workers)
-        assert code == 3
-        assert f"{path}: {reason}" in line
-
-
-def test_nobody_can_connect_before_it_is_ready(tmp_path: Path) -> None:
-    """The port is bound at once, so that a start can fail on it, but listens only then."""
-    model = tmp_path / "model.pt"
-    os.mkfifo(model)  # the start waits here until it is written
-    port = free_port()
-    process = subprocess.Popen([*SERVE, "--port", str(port), "--model", str(model)], stderr=-1)
-    try:
-        with open(model, "wb"), pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", port))
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def test_bad_certificate(tmp_path: Path) -> None:
-    bad = tmp_path / "bad.pem"
-    bad.write_text("none")
-    code, line = refuse("--ssl-certfile", str(bad), "--port", "0")
-    assert code == 3
-    assert "--ssl-certfile" in line
-
-
 def test_tls(certificate: Path) -> None:
     with serving(tls=certificate) as running:
         context = ssl.create_default_context(cafile=str(certificate / "certificate.pem"))
@@ -223,7 +155,7 @@ def test_unix_socket(tmp_path: Path) -> None:
     assert process.communicate(timeout=30)[1].count("\n") == 1
     assert process.returncode == 0
     assert not path.exists()
-    code, line = refuse("--uds", str(tmp_path / "no" / "socket"))
+    code, line = start_error("--uds", str(tmp_path / "no" / "socket"))
     assert code == 3
     assert f"can't listen on unix:{tmp_path / 'no' / 'socket'}: No such file" in line
 
@@ -239,67 +171,3 @@ def test_access_log() -> None:
     process.terminate()
     log = process.communicate(timeout=30)[1]
     assert re.search(r" INFO GET /health/ready 200 \d+ µs 127\.0\.0\.1\n", log)
-
-
-def test_under_another_asgi_command() -> None:
-    command = [sys.executable, "-m", "uvicorn", "--factory", "cartpole.app:create_app"]
-    environ = {"CARTPOLE_ACCESS_LOG": "on"}
-    with serving(command=[*command, "--port", "{port}"], environ=environ) as running:
-        assert running.get(f"/inference?{GOLDEN}")[0] == 200
-        running.process.terminate()
-        _, log = running.process.communicate(timeout=30)
-    (line,) = (line for line in log.splitlines() if line.endswith("127.0.0.1") and "µs" in line)
-    assert f" INFO GET /inference?{GOLDEN} 200 " in line
-
-
-def test_from_a_wheel_in_another_folder(tmp_path: Path, policy: Policy) -> None:
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "build",
-            "--wheel",
-            "--no-isolation",
-            "--outdir",
-            str(tmp_path),
-            str(ROOT),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    (wheel,) = tmp_path.glob("*.whl")
-    site = tmp_path / "site"
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", site, wheel],
-        check=True,
-        capture_output=True,
-    )
-    port = free_port()
-    process = subprocess.Popen(
-        [*SERVE, "--port", str(port)],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(site)},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr
-    assert str(site / "cartpole/models/CartPole-v1/model_traced.pt") in process.stderr.readline()
-    logits = json.loads(Server(process, port).get(f"/inference?{GOLDEN}")[1])
-    process.terminate()
-    process.communicate(timeout=30)
-    expected = policy.forward(torch.tensor([[0.0, 0.0, -1.0, 0.0]]))
-    assert close(torch.tensor([[logits["left"], logits["right"]]]), expected)
-
-
-def test_imports_no_more_than_it_needs() -> None:
-    """Neither the command's help nor the served application imports anything of the extras."""
-    program = (
-        "import sys, cartpole.app, cartpole.serve;"
-        "extras = {'gymnasium', 'stable_baselines3', 'pyperf', 'rl_zoo3', 'hypothesis', 'numba'};"
-        "print(sorted(extras & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout == "[]\n"
-    program = "import cartpole.serve, sys; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout == "False\n"

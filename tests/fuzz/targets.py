@@ -7,10 +7,11 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import parse_qsl
 
+from cartpole.api.inference import Inference
 from cartpole.api.observation import NAMES, BadObservation, parse
-from cartpole.app import Inference
 from cartpole.policy.engine import make_engine
 from cartpole.policy.loading import BadPolicy, load
+from cartpole.predictor import Predictor
 from cartpole.settings import BUNDLED_MODEL
 from tests.support.conditions import Conditions, compare
 from tests.support.memory import both
@@ -31,7 +32,7 @@ def query(data: bytes) -> None:
 
 @cache
 def inference() -> Inference:
-    return Inference(make_engine(load(BUNDLED_MODEL)))
+    return Inference(Predictor(make_engine(load(BUNDLED_MODEL))))
 
 
 def connection(data: bytes) -> None:

@@ -2,10 +2,11 @@
 
 import pytest
 
-from cartpole.app import Inference
-from cartpole.policy.torchscript import Runner
+from cartpole.api.inference import Inference
+from cartpole.policy.contract import Engine
+from cartpole.predictor import Predictor
 
 
 @pytest.fixture(scope="module")
-def inference(runner: Runner) -> Inference:
-    return Inference(runner)
+def inference(engine: Engine) -> Inference:
+    return Inference(Predictor(engine))

@@ -10,11 +10,9 @@ import pytest
 
 from bench.server import Server, serving
 from tests.support.clients import connect, read_all
+from tests.support.conformance import ACCEPTED, CHUNKED, GOOD, REJECTED, get, head
 from tests.support.memory import statuses
 from tests.support.paths import GOLDEN, ROOT
-
-GOOD = f"GET /inference?{GOLDEN} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
-CHUNKED = b"POST /inference HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 @pytest.fixture(scope="module", params=["fast", "asgi"])
@@ -23,138 +21,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
         yield running
 
 
-def get(*lines: bytes, target: bytes = f"/inference?{GOLDEN}".encode(), rest: bytes = b"") -> bytes:
-    return b"\r\n".join([b"GET " + target + b" HTTP/1.1", *lines, b"", rest])
-
-
-def head(start: bytes, *lines: bytes) -> bytes:
-    return b"\r\n".join([start, b"Host: a", *lines, b"", b""])
-
-
-# (section, what is sent, the status that must come, after which the connection must end)
-REFUSED = [
-    ("9112-3.2 no Host", get(), 400),
-    ("9112-3.2 two Hosts", get(b"Host: a", b"Host: a"), 400),
-    ("9112-3.2 two Hosts that differ", get(b"Host: a", b"Host: b"), 400),
-    ("9110-7.2 empty Host", get(b"Host:"), 400),
-    ("9110-7.2 joined Hosts", get(b"Host: a, b"), 400),
-    ("9110-4.2.4 userinfo", get(b"Host: u@a"), 400),
-    ("9110-7.2 Host with a path", get(b"Host: a/b"), 400),
-    ("9110-7.2 Host with a space", get(b"Host: a b"), 400),
-    ("9110-7.2 Host with a bad port", get(b"Host: a:b"), 400),
-    ("9112-3.2 HTTP/1.0, two Hosts", b"GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n", 400),
-    ("9112-3.2.4 GET *", head(b"GET * HTTP/1.1"), 400),
-    ("9112-3.2.1 no slash", head(b"GET inference HTTP/1.1"), 400),
-    ("9112-3.2.2 absolute, userinfo", head(b"GET http://u@a/inference HTTP/1.1"), 400),
-    ("9112-3.2 fragment", head(b"GET /inference#f HTTP/1.1"), 400),
-    ("9112-3.2 space in the target", head(b"GET /in ference HTTP/1.1"), 400),
-    ("9112-3.2 quote in the target", head(b'GET /inference?a="b" HTTP/1.1'), 400),
-    ("9112-3.2 less-than in the target", head(b"GET /inference?<a> HTTP/1.1"), 400),
-    ("9112-3.2 byte above ASCII", head(b"GET /inference?\xc3\xa4 HTTP/1.1"), 400),
-    ("9112-3.2 control byte", head(b"GET /infer\x01ence HTTP/1.1"), 400),
-    ("9112-3 DEL", head(b"GET /infer\x7fence HTTP/1.1"), 400),
-    ("9112-2.3 HTTP/0.9", b"GET /inference\r\n\r\n", 505),
-    ("9112-2.3 HTTP/1.2", head(b"GET / HTTP/1.2"), 505),
-    ("9112-2.3 HTTP/2.0", head(b"GET / HTTP/2.0"), 505),
-    ("9112-2.3 HTTP/3, no minor version", head(b"GET / HTTP/3"), 400),
-    ("9112-2.3 http/1.1", head(b"GET / http/1.1"), 400),
-    ("9113-3.4 preface of HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
-    ("9110-9.1 lower-case method", head(b"get / HTTP/1.1"), 400),
-    ("9110-9.1 no token as method", head(b"G@T / HTTP/1.1"), 400),
-    ("9110-9.3.6 CONNECT", b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n", 501),
-    ("9112-2.2 bare LF", b"GET / HTTP/1.1\nHost: a\n\n", 400),
-    ("9112-2.2 bare CR in a field", b"GET / HTTP/1.1\r\nHost: a\rX: b\r\n\r\n", 400),
-    ("9112-2.2 space before the first field", b"GET / HTTP/1.1\r\n X: b\r\nHost: a\r\n\r\n", 400),
-    ("9112-5.1 space before the colon", b"GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400),
-    ("9112-5.1 no name", get(b"Host: a", b": b"), 400),
-    ("9112-5.1 no colon", get(b"Host: a", b"nothing"), 400),
-    ("9110-5.1 no token as name", get(b"Host: a", b"X(: b"), 400),
-    ("9112-5.2 obs-fold", get(b"Host: a", b"X: b", b" c"), 400),
-    ("9110-5.5 NUL", get(b"Host: a", b"X: b\0c"), 400),
-    ("9110-5.5 control byte", get(b"Host: a", b"X: b\x01c"), 400),
-    ("9112-6.1 length and coding", get(b"Host: a", b"Content-Length: 5",
-     b"Transfer-Encoding: chunked", rest=b"0\r\n\r\n"), 400),
-    ("9112-6.1 coding and length", get(b"Host: a", b"Transfer-Encoding: chunked",
-     b"Content-Length: 5", rest=b"0\r\n\r\n"), 400),
-    ("9112-6.1 unknown coding before chunked", get(b"Host: a", b"Transfer-Encoding: gzip, chunked",
-     rest=b"0\r\n\r\n"), 501),
-    ("9112-6.3 chunked is not final", get(b"Host: a", b"Transfer-Encoding: chunked, gzip",
-     rest=b"0\r\n\r\n"), 400),
-    ("9112-7.1 chunked twice", get(b"Host: a", b"Transfer-Encoding: chunked, chunked",
-     rest=b"0\r\n\r\n"), 400),
-    ("9112-7.1 chunked on two lines", get(b"Host: a", b"Transfer-Encoding: chunked",
-     b"Transfer-Encoding: chunked", rest=b"0\r\n\r\n"), 400),
-    ("9112-6.1 chunked of HTTP/1.0",
-     b"GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
-    ("9112-6.3 two lengths", get(b"Host: a", b"Content-Length: 1", b"Content-Length: 2"), 400),
-    ("9112-6.3 the same length twice", get(b"Host: a", b"Content-Length: 1", b"Content-Length: 1",
-     rest=b"x"), 400),
-    ("9110-8.6 joined lengths", get(b"Host: a", b"Content-Length: 1, 1", rest=b"x"), 400),
-    ("9110-8.6 signed length", get(b"Host: a", b"Content-Length: +1", rest=b"x"), 400),
-    ("9110-8.6 negative length", get(b"Host: a", b"Content-Length: -1", rest=b"x"), 400),
-    ("9110-8.6 hexadecimal length", get(b"Host: a", b"Content-Length: 0x1", rest=b"x"), 400),
-    ("9110-8.6 length with a space in it", get(b"Host: a", b"Content-Length: 1 1"), 400),
-    ("9110-8.6 padded length", get(b"Host: a", b"Content-Length: 01", rest=b"x"), 400),
-    ("9110-8.6 empty length", get(b"Host: a", b"Content-Length:"), 400),
-    ("9110-8.6 overlong length", get(b"Host: a", b"Content-Length: " + b"9" * 30), 400),
-    ("9112-7.1 chunk size with 0x", CHUNKED + b"0x1\r\na\r\n0\r\n\r\n", 400),
-    ("9112-7.1 negative chunk size", CHUNKED + b"-1\r\na\r\n0\r\n\r\n", 400),
-    ("9112-7.1 chunk size with a space", CHUNKED + b"1 \r\na\r\n0\r\n\r\n", 400),
-    ("9112-7.1 overlong chunk size", CHUNKED + b"f" * 17 + b"\r\na\r\n0\r\n\r\n", 400),
-    ("9112-7.1 bare LF after the size", CHUNKED + b"1\na\r\n0\r\n\r\n", 400),
-    ("9112-7.1 chunk longer than its size", CHUNKED + b"1\r\nab\r\n0\r\n\r\n", 400),
-    ("9112-7.1.1 junk in an extension", CHUNKED + b"1;a\x01\r\na\r\n0\r\n\r\n", 400),
-    ("9112-7.1 bad chunk behind good ones", CHUNKED + b"1\r\na\r\n2\r\nabc\r\n0\r\n\r\n", 400),
-    ("9112-7.1.2 bad trailer", CHUNKED + b"1\r\na\r\n0\r\nnothing\r\n\r\n", 400),
-    ("9110-15.5.14 length of 2 MB", get(b"Host: a", b"Content-Length: 2000000"), 413),
-    ("9110-15.5.14 chunk of 2 MB", CHUNKED + b"1e8480\r\n" + b"a" * 1_100_000, 413),
-    ("9110-10.1.1 length of 2 MB, expecting", get(b"Host: a", b"Content-Length: 2000000",
-     b"Expect: 100-continue"), 413),
-    ("9110-10.1.1 unknown expectation", get(b"Host: a", b"Expect: a-pony"), 417),
-    ("6585-5 value of 100 KB", get(b"Host: a", b"X: " + b"a" * 100_000), 431),
-    ("6585-5 name of 100 KB", get(b"Host: a", b"a" * 100_000 + b": b"), 431),
-    ("6585-5 10,000 fields", get(b"Host: a", *[b"a: b"] * 10_000), 431),
-    ("6585-5 target of 100 KB", get(b"Host: a", target=b"/" + b"a" * 100_000), 431),
-]  # fmt: skip
-
-# (section, what is sent, the status that must come)
-TAKEN = [
-    ("9112-3.2 Host with a port", get(b"Host: a:3000"), 200),
-    ("9112-3.2 Host of IPv6", get(b"Host: [::1]:3000"), 200),
-    ("9112-3.2 white space around Host", get(b"Host: \t a \t"), 200),
-    ("9112-3.2 HTTP/1.0 without Host", f"GET /inference?{GOLDEN} HTTP/1.0\r\n\r\n".encode(), 200),
-    ("9112-3.2.2 absolute-form", get(b"Host: a", target=f"http://a/inference?{GOLDEN}".encode()),
-     200),
-    ("9112-3.2.2 absolute-form, empty path", get(b"Host: a", target=b"http://a"), 404),
-    ("9112-3.2.2 absolute-form, query only", get(b"Host: a", target=b"http://a:80?x=1"), 404),
-    ("9112-3.2.2 absolute-form, IPv6", get(b"Host: a", target=b"HTTPS://[::1]/health/live"), 200),
-    ("9112-3.2.2 absolute-form, empty port", get(b"Host: a", target=b"http://a:/health/live"), 200),
-    ("9112-3.2.2 absolute-form, sub-delims", get(b"Host: a", target=b"http://!$&'()*+;=%41/"), 404),
-    ("9112-2.2 empty line before", b"\r\n" + GOOD, 200),
-    ("9112-3 several spaces (MAY)", GOOD.replace(b" ", b"  ", 2), 200),
-    ("9110-8.6 no body", get(b"Host: a", b"Content-Length: 0"), 200),
-    ("9110-8.6 white space around a length", get(b"Host: a", b"Content-Length: \t 1 ", rest=b"x"),
-     200),
-    ("9110-5.1 names in any case", get(b"hOST: a"), 200),
-    ("9110-8.6 a body with GET", get(b"Host: a", b"Content-Length: 3", rest=b"abc"), 200),
-    ("9112-7.1 a chunked body with GET", get(b"Host: a", b"Transfer-Encoding: chunked",
-     rest=b"3\r\nabc\r\n0\r\n\r\n"), 200),
-    ("9112-7.1.1 chunk extensions", get(b"Host: a", b"Transfer-Encoding: chunked",
-     rest=b'3;a=b;c="d"\r\nabc\r\n0\r\n\r\n'), 200),
-    ("9112-7.1.2 trailers", get(b"Host: a", b"Transfer-Encoding: chunked",
-     rest=b"3\r\nabc\r\n0\r\nX: y\r\n\r\n"), 200),
-    ("9112-7 coding in any case", get(b"Host: a", b"Transfer-Encoding: CHUNKED",
-     rest=b"0\r\n\r\n"), 200),
-    ("9110-7.8 an upgrade is not taken", get(b"Host: a", b"Connection: Upgrade", b"Upgrade: x"),
-     200),
-    ("9110-9.3.7 OPTIONS *", head(b"OPTIONS * HTTP/1.1"), 204),
-    ("9110-9.3.8 TRACE", head(b"TRACE / HTTP/1.1"), 404),
-    ("9110-15.5.6 a method that is not allowed", head(b"DELETE /inference HTTP/1.1"), 405),
-    ("9110-9.3.2 HEAD", head(b"HEAD /health/live HTTP/1.1"), 200),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("section", "sent", "status"), REFUSED, ids=[row[0] for row in REFUSED])
+@pytest.mark.parametrize(("section", "sent", "status"), REJECTED, ids=[row[0] for row in REJECTED])
 def test_refused(server: Server, section: str, sent: bytes, status: int) -> None:
     with connect(server) as client:
         with suppress(OSError):  # it may have heard enough
@@ -166,7 +33,7 @@ def test_refused(server: Server, section: str, sent: bytes, status: int) -> None
     assert server.get(f"/inference?{GOLDEN}")[0] == 200
 
 
-@pytest.mark.parametrize(("section", "sent", "status"), TAKEN, ids=[row[0] for row in TAKEN])
+@pytest.mark.parametrize(("section", "sent", "status"), ACCEPTED, ids=[row[0] for row in ACCEPTED])
 def test_taken(server: Server, section: str, sent: bytes, status: int) -> None:
     with connect(server) as client:
         client.sendall(sent)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from cartpole.app import Inference
+from cartpole.api.inference import Inference
 from tests.support.corpus import CHUNKED, POST, USUAL, request
 from tests.support.memory import LIMITS, SERVED, Connection, both, statuses, wait
 
@@ -101,16 +101,18 @@ def test_time_in_which_a_client_is_held_is_not_its_own(
     async def run() -> None:
         connection, seconds = Connection(inference, fast), {"head": 10, "body": 75}[what]
         await connection.send(USUAL, BEGUN[what])
-        connection.worker.begin_turn()
-        connection.worker.taken = connection.worker.turn_bytes + 1  # this turn has read enough
+        connection.shared.turns.begin()
+        connection.shared.turns.bytes_this_turn = (
+            connection.shared.turns.bytes_per_turn + 1
+        )  # this turn has read enough
         connection.protocol.data_received(b"x")
-        assert connection.protocol._held
+        assert connection.protocol._deferred
         wait(connection, seconds + 1)
         await connection.rest()
         wait(connection, seconds - 3)
         for _ in range(3):  # held again, but not for long: a trickle does not help
-            connection.worker.begin_turn()
-            connection.worker.taken = connection.worker.turn_bytes + 1
+            connection.shared.turns.begin()
+            connection.shared.turns.bytes_this_turn = connection.shared.turns.bytes_per_turn + 1
             connection.protocol.data_received(b"x" if what == "head" else b"")
             await connection.rest()
             wait(connection, 1)

@@ -1,30 +1,24 @@
 """Hostile and unlucky clients, and faults of the machine: afterwards all is as it was before."""
 
 import json
-import os
-import re
 import resource
 import signal
 import socket
-import ssl
 import struct
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from datetime import datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import pytest
 
 from bench.server import Server, serving
-from cartpole.http.limits import HEALTH_RESERVE
-from tests.support.clients import REQUEST, connect, half_close, read_all, read_answer
+from tests.support.clients import REQUEST, connect, crowd, half_close, read_all, read_answer
 from tests.support.memory import statuses
 from tests.support.metrics import scrape
 from tests.support.paths import GOLDEN
+from tests.support.processes import descriptors, resident
 from tests.support.waiting import wait_until
 
 # The service, which tells on SIGUSR2 how many tasks and timers its event loop has.
@@ -44,18 +38,6 @@ signal.signal(signal.SIGUSR2, count)
 main()
 """
 MEMORY_KIB = 16 * 1024  # what a hostile client may leave behind, of some 260 MiB
-SERVE = [sys.executable, "-m", "cartpole.serve", "--port", "{port}"]
-
-
-def descriptors(server: Server) -> int:
-    return len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
-
-
-def resident(server: Server) -> int:
-    """KiB."""
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
-    (found,) = re.findall(r"VmRSS:\s+(\d+)", status)
-    return int(found)
 
 
 @pytest.fixture(scope="module")
@@ -103,11 +85,6 @@ def server(request: pytest.FixtureRequest, counts: Path, certificate: Path) -> I
                     client.sendall(REQUEST)
             running.get("/metrics")
         yield running
-
-
-def crowd(server: Server, number: int, stack: ExitStack) -> list[socket.socket]:
-    number = number // 10 if server.tls else number  # a handshake takes both sides a while
-    return [stack.enter_context(connect(server)) for _ in range(number)]
 
 
 @pytest.mark.usefixtures("as_before")
@@ -236,87 +213,6 @@ def test_who_leaves_the_last_answers_unread(server: Server) -> None:
         wait_until(lambda: scrape(server)["cartpole_connections_open", ()] == before)
 
 
-@pytest.mark.parametrize("kind", ["fast", "asgi", "fast-tls", "asgi-tls"])
-def test_silent_connections_past_the_limit(kind: str, certificate: Path) -> None:
-    http, _, tls = kind.partition("-")
-    flags = ("--http", http, "--limit-connections", "5")
-    with serving(*flags, tls=certificate if tls else None) as server:
-        with ExitStack() as stack:
-            for _ in range(300):  # in TLS, without a handshake
-                stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
-            wait_until(lambda: descriptors_of_connections(server) <= 5 + HEALTH_RESERVE)
-            wait_until(lambda: descriptors_of_connections(server) <= 5)
-
-            def health() -> bool:
-                with suppress(OSError):
-                    return server.get("/health/live")[0] == 200
-                return False
-
-            wait_until(health)
-        wait_until(lambda: server.get("/metrics")[0] == 200)
-        samples = scrape(server)
-    counted = samples["cartpole_refusals_total", (("reason", "too many connections"),)]
-    assert counted >= 300 - 5 - HEALTH_RESERVE
-
-
-def descriptors_of_connections(server: Server) -> int:
-    """Those that the kernel has as established, on the server's side."""
-    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return sum(row[1].endswith(f":{server.port:04X}") and row[3] == "01" and row[9] != "0"
-               for row in rows)  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", ["fast", "asgi", "fast-tls", "asgi-tls"])
-def test_the_end_waits_for_no_unkind_client(kind: str, certificate: Path) -> None:
-    http, _, tls = kind.partition("-")
-    folder = certificate if tls else None
-    with serving("--http", http, tls=folder) as server, ExitStack() as stack:
-        body = b"POST /inference HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx"
-        clients = [stack.enter_context(connect(server, receive_bytes=2048)) for _ in range(6)]
-        stages = (b"", REQUEST, REQUEST[:20], body, REQUEST * 30)
-        for client, sent in zip(clients, stages, strict=False):
-            client.sendall(sent)
-        clients[5].setblocking(False)  # it reads nothing, and asks until it can't
-        blocked = time.monotonic()
-        while time.monotonic() - blocked < 1:
-            try:
-                clients[5].send(REQUEST * 100)
-                blocked = time.monotonic()
-            except (BlockingIOError, ssl.SSLWantWriteError):
-                time.sleep(0.05)
-        for sent in (b"", b"\x16\x03\x01\x02"):  # in TLS, a handshake that does not end
-            stack.enter_context(socket.create_connection(("127.0.0.1", server.port))).sendall(sent)
-        started = time.monotonic()
-        server.process.terminate()
-        assert server.process.wait(timeout=60) == 0
-        seconds = time.monotonic() - started
-        assert server.process.stderr
-        log = server.process.stderr.read()
-    assert seconds < 20  # of --shutdown-timeout's 30
-    assert " ERROR " not in log and "Traceback" not in log
-
-
-def test_descriptors_run_out_and_come_back() -> None:
-    limited = ["bash", "-c", "ulimit -n 100; exec " + " ".join(SERVE)]
-    with serving(command=limited) as server:
-        with ExitStack() as stack:
-            crowd(server, 300, stack)
-            time.sleep(1)
-            before = server.process.pid and cpu(server)
-            time.sleep(1)
-            assert cpu(server) - before < 0.9  # it waits, and does not turn
-        wait_until(lambda: descriptors(server) < 60)
-        assert server.get(f"/inference?{GOLDEN}")[0] == 200
-        server.process.terminate()
-        assert server.process.stderr
-        assert len(server.process.stderr.read().splitlines()) <= 4
-
-
-def cpu(server: Server) -> float:
-    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 @pytest.mark.usefixtures("as_before")
 def test_stopped_and_continued(server: Server) -> None:
     with connect(server) as client:
@@ -325,77 +221,3 @@ def test_stopped_and_continued(server: Server) -> None:
         time.sleep(3.5)  # longer than a head may take, or an idle connection is kept
         server.process.send_signal(signal.SIGCONT)
         assert client.recv(4096).startswith(b"HTTP/1.1 200 OK")
-
-
-def test_the_model_file_goes_while_it_serves(tmp_path: Path) -> None:
-    from cartpole.settings import BUNDLED_MODEL
-
-    model = tmp_path / "model.pt"
-    model.write_bytes(BUNDLED_MODEL.read_bytes())
-    with serving("--model", str(model)) as server:
-        before = server.get(f"/inference?{GOLDEN}")
-        model.write_bytes(b"")
-        model.unlink()
-        assert server.get(f"/inference?{GOLDEN}") == before
-
-
-def test_a_clock_that_jumps_back_an_hour(tmp_path: Path) -> None:
-    """Only what is shown goes by the clock: the date. All waiting goes by the monotonic one."""
-    jump = tmp_path / "jump"
-    program = (
-        "import os, time; real = time.time\n"
-        f"time.time = lambda: real() - (3600 if os.path.exists({str(jump)!r}) else 0)\n"
-        "from cartpole.serve import main; main()"
-    )
-    command = [sys.executable, "-c", program, "--port", "{port}", "--head-timeout", "1"]
-    with serving(command=[*command, "--drain-seconds", "1"]) as server, connect(server) as client:
-
-        def ask() -> datetime:
-            client.sendall(REQUEST)
-            answer = read_answer(client)
-            assert answer.startswith(b"HTTP/1.1 200 OK")
-            (date,) = re.findall(rb"date: ([^\r]+)", answer)
-            return parsedate_to_datetime(date.decode())
-
-        before = ask()
-        with connect(server) as slow:
-            slow.sendall(REQUEST[:20])
-            jump.touch()
-            wait_until(lambda: ask() < before)
-            assert statuses(read_all(slow)) == [408]
-        server.process.terminate()
-        assert server.process.wait(timeout=30) == 0
-
-
-def test_a_full_disk_for_the_log() -> None:
-    with serving(
-        command=["bash", "-c", "exec " + " ".join(SERVE) + " --access-log 2>/dev/full"]
-    ) as server:
-        for _ in range(3):
-            assert server.get(f"/inference?{GOLDEN}")[0] == 200
-
-
-def test_a_metrics_file_that_can_not_be_made() -> None:
-    program = "ulimit -f 0; exec " + " ".join(SERVE).replace("{port}", "0") + " --workers 2"
-    environ = {name: text for name, text in os.environ.items() if not name.startswith("COVERAGE_")}
-    done = subprocess.run(
-        ["bash", "-c", program], env=environ, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 3
-    assert done.stderr.count("\n") == 1
-    assert "metrics" in done.stderr
-
-
-def test_refusals_are_one_line_not_one_each() -> None:
-    with serving("--log-format", "json") as server:
-        for _ in range(50):
-            with connect(server) as client:
-                client.sendall(b"nonsense\r\n\r\n")
-                assert statuses(read_all(client)) == [400]
-        time.sleep(2.5)
-        server.process.terminate()
-        assert server.process.stderr
-        events = [json.loads(line) for line in server.process.stderr.read().splitlines()]
-    assert [event["level"] for event in events] == ["info", "warning", "info"]
-    assert re.search(r"refused since the last such line: \d+ of 400", events[1]["message"])
-    assert {"time", "level", "logger", "process", "message"} == events[0].keys()

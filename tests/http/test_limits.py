@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from cartpole.app import Inference
-from cartpole.http.limits import HEALTH_RESERVE, Limits
+from cartpole.api.inference import Inference
+from cartpole.http.connections import HEALTH_RESERVE
+from cartpole.http.limits import ClientLimits
 from cartpole.metrics.counters import COLUMNS
 from tests.support.corpus import CORPUS, USUAL, request
 from tests.support.memory import Connection, answers
@@ -25,13 +26,13 @@ def run(test: Callable[[], Awaitable[Any]]) -> None:
 
 def wait(connection: Connection, seconds: int) -> None:
     for _ in range(seconds):
-        connection.worker.tick()
+        connection.shared.connections.tick()
 
 
 @pytest.mark.parametrize("fast", [True, False])
 def test_connections_past_the_limit(inference: Inference, fast: bool) -> None:
     async def test() -> None:
-        first = Connection(inference, fast, Limits(connections=1))
+        first = Connection(inference, fast, ClientLimits(connections=1))
         for sent, status in ((CORPUS["health"], b"200"), (USUAL, b"503"), (BODY, b"503")):
             over = first.another()
             written = await over.send(sent + USUAL)
@@ -51,7 +52,7 @@ def test_few_wait_past_the_limit_and_not_for_long(
     inference: Inference, fast: bool, sent: bytes
 ) -> None:
     async def test() -> None:
-        first = Connection(inference, fast, Limits(connections=5))
+        first = Connection(inference, fast, ClientLimits(connections=5))
         others = [first.another() for _ in range(300)]
         kept = [one for one in others if not one.transport.closed]
         assert len(kept) == 4 + HEALTH_RESERVE
@@ -63,7 +64,7 @@ def test_few_wait_past_the_limit_and_not_for_long(
                 await one.send(sent[number : number + 1])
             wait(first, 1)
         assert [one.transport.over() for one in kept] == [False] * 4 + [True] * HEALTH_RESERVE
-        assert inference.metrics.cells[COLUMNS.refusals[503]] >= 296
+        assert inference.predictor.counters.cells[COLUMNS.rejections[503]] >= 296
 
     run(test)
 
@@ -107,7 +108,7 @@ def test_who_reads_the_last_answers_slowly_gets_them(
             assert not connection.transport.aborted
         wait(connection, 2)
         assert connection.transport.aborted
-        patient = Connection(inference, fast, Limits(keep_alive_seconds=10))
+        patient = Connection(inference, fast, ClientLimits(keep_alive_seconds=10))
         patient.transport.unsent = 1000
         await patient.send(sent)
         for _ in range(14):
@@ -126,7 +127,7 @@ def test_after_the_stop_nobody_is_waited_for_long(
     async def test() -> None:
         connection = Connection(inference, fast)
         await connection.send(sent)
-        connection.worker.stop()
+        connection.shared.connections.stop()
         connection.protocol.shutdown()
         wait(connection, 4)
         assert connection.transport.over()
@@ -135,7 +136,7 @@ def test_after_the_stop_nobody_is_waited_for_long(
         unread = Connection(inference, fast)
         await unread.send(sent)
         unread.protocol.pause_writing()
-        unread.worker.stop()
+        unread.shared.connections.stop()
         wait(unread, 6)
         assert unread.transport.aborted
 

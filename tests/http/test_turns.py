@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from cartpole.app import Inference
+from cartpole.api.inference import Inference
 from cartpole.http.busy_poll import BusyPoll
-from cartpole.http.limits import ERRORS_LOG_SECONDS
+from cartpole.http.failures import LOG_SECONDS, ConnectionFailures
 from tests.support.corpus import USUAL
 from tests.support.memory import Connection, answers
 
@@ -17,13 +17,9 @@ def fail(*_: Any) -> Any:
 
 
 def together(inference: Inference, fast: bool, number: int) -> list[Connection]:
-    """Connections of one worker."""
-    connections = [Connection(inference, fast) for _ in range(number)]
-    worker = connections[0].worker
-    for one in connections[1:]:
-        one.worker = one.protocol.worker = worker
-        worker.connections.add(one.protocol)
-    return connections
+    """Connections of one process."""
+    first = Connection(inference, fast)
+    return [first, *(first.another() for _ in range(number - 1))]
 
 
 def ok(connection: Connection) -> int:
@@ -44,7 +40,7 @@ def test_a_write_that_raises_costs_only_its_connection(
             await one.rest()
         assert [ok(one) for one in connections] == [1, 0, 0, 1, 0]
         assert [one.transport.aborted for one in connections] == [False, True, True, False, True]
-        assert connections[0].worker.taken == 0
+        assert connections[0].shared.turns.bytes_this_turn == 0
         await connections[0].send(USUAL)
         assert ok(connections[0]) == 2
 
@@ -60,7 +56,7 @@ def test_a_batch_that_can_not_be_answered_ends_its_connections(
     async def run() -> None:
         connections = together(inference, True, 3)
         with monkeypatch.context() as patch:
-            patch.setattr(inference.metrics, "answered", fail)
+            patch.setattr(inference.predictor.counters, "record_answers", fail)
             for one in connections[:2]:
                 one.protocol.data_received(USUAL)
             await connections[0].rest()
@@ -83,17 +79,19 @@ def test_a_held_read_that_raises_costs_only_its_connection(
         bad, good = together(inference, fast, 2)
         await bad.send(USUAL)
         await good.send(USUAL)
-        bad.worker.begin_turn()
-        bad.worker.taken = bad.worker.turn_bytes + 1  # it has read enough: others are held
+        bad.shared.turns.begin()
+        bad.shared.turns.bytes_this_turn = (
+            bad.shared.turns.bytes_per_turn + 1
+        )  # it has read enough: others are held
         monkeypatch.setattr(bad.protocol, "read", fail)
         for one in (bad, good):
             one.protocol.data_received(USUAL)
-            assert one.protocol._held
+            assert one.protocol._deferred
         await good.rest()
         await asyncio.sleep(0)
         assert bad.transport.aborted
         assert ok(good) == 2
-        while good.worker.taken:
+        while good.shared.turns.bytes_this_turn:
             await asyncio.sleep(0)
         await good.send(USUAL)
         assert ok(good) == 3
@@ -112,16 +110,16 @@ def test_turns_go_on_whatever_is_raised(
         asyncio.get_running_loop().set_exception_handler(lambda _, context: met.append(context))
         (connection,) = together(inference, True, 1)
         await connection.send(USUAL)
-        worker = connection.worker
-        worker.begin_turn()
-        worker.taken = worker.turn_bytes + 1
+        turns = connection.shared.turns
+        turns.begin()
+        turns.bytes_this_turn = turns.bytes_per_turn + 1
         connection.protocol.data_received(USUAL)
         with monkeypatch.context() as patch:
-            patch.setattr(worker, "flush", fail)
-            worker._call_soon(lambda: None)
+            patch.setattr(turns, "flush", fail)
+            turns._call_soon(lambda: None)
             while not met:
                 await asyncio.sleep(0)
-        while worker.taken:
+        while turns.bytes_this_turn:
             await asyncio.sleep(0)
         await connection.rest()
         assert ok(connection) == 2
@@ -138,19 +136,19 @@ def test_the_sweep_goes_on(
 ) -> None:
     async def run() -> None:
         connections = together(inference, fast, 3)
-        worker = connections[0].worker
+        shared = connections[0].shared
         monkeypatch.setattr(connections[1].protocol, "check_time", fail)
         loop = asyncio.get_running_loop()
         scheduled: list[Any] = []
         monkeypatch.setattr(loop, "call_later", lambda *arguments: scheduled.append(arguments))
-        worker.second += 1000
-        worker._sweep(loop)
+        shared.clock.now += 1000
+        shared.connections._sweep(loop)
         assert [one.transport.aborted for one in connections] == [False, True, False]
         assert all(one.transport.closed for one in connections)  # their time was over
         assert len(scheduled) == 1
-        monkeypatch.setattr(worker, "flush", fail)
+        monkeypatch.setattr(shared.connections, "_flush", fail)
         with pytest.raises(RuntimeError):
-            worker._sweep(loop)
+            shared.connections._sweep(loop)
         assert len(scheduled) == 2
 
     asyncio.run(run())
@@ -162,14 +160,14 @@ def test_errors_are_logged_once_in_a_while(
 ) -> None:
     async def run() -> None:
         (connection,) = together(inference, False, 1)
-        worker = connection.worker
-        for _ in range(3 * ERRORS_LOG_SECONDS):
-            worker.second += 1
+        failures = ConnectionFailures(connection.shared.clock)
+        for _ in range(3 * LOG_SECONDS):
+            connection.shared.clock.now += 1
             for _ in range(100):
                 try:
                     fail()
                 except RuntimeError:
-                    worker.failed(connection.protocol)
+                    failures.abort(connection.protocol)
 
     asyncio.run(run())
     assert len(caplog.records) == 3

@@ -8,32 +8,12 @@ from typing import Any
 
 import pytest
 
-from cartpole.app import Inference
-from cartpole.http.limits import UNFINISHED_GRACE_SECONDS, Limits
-from tests.support.corpus import CHUNKED, OTHER, POST, USUAL, request
-from tests.support.memory import LIMITS, SERVED, Connection, both, statuses, wait
-
-EXPECTING = request("", "Content-Length: 3", "Expect: 100-continue", start=POST)
-
-
-async def read_body(scope: Any, receive: Any, send: Any) -> None:
-    """An application that reads the body and answers with its length."""
-    size, more = 0, True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise RuntimeError("the client has gone")
-        size, more = size + len(message["body"]), message["more_body"]
-    lines = [(b"content-length", b"%d" % len(str(size)))]
-    await send({"type": "http.response.start", "status": 200, "headers": lines})
-    await send({"type": "http.response.body", "body": str(size).encode()})
-
-
-def reading(inference: Inference, fast: bool, limits: Limits = LIMITS) -> Connection:
-    connection = Connection(inference, fast, limits)
-    connection.protocol.app = read_body
-    return connection
-
+from cartpole.api.inference import Inference
+from cartpole.http.connections import UNFINISHED_GRACE_SECONDS
+from cartpole.http.limits import ClientLimits
+from tests.support.body_reader import read_body, reading
+from tests.support.corpus import CHUNKED, EXPECTING, OTHER, POST, USUAL, request
+from tests.support.memory import SERVED, Connection, both, statuses, wait
 
 # (what is sent, the one answer of the last request)
 BAD_BODIES = {
@@ -84,7 +64,7 @@ def test_what_is_pipelined_behind_a_body_is_answered(inference: Inference, metho
 @SERVED
 def test_a_body_larger_than_uvicorns_buffer(inference: Inference, fast: bool) -> None:
     async def run() -> None:
-        connection = reading(inference, fast, Limits(body_bytes=1_000_000))
+        connection = reading(inference, fast, ClientLimits(body_bytes=1_000_000))
         head = request("", "Content-Length: 1000000", start=POST)
         answer = await connection.send(head, *[b"x" * 50_000] * 20)
         assert answer.endswith(b"\r\n\r\n1000000")
@@ -156,7 +136,7 @@ def test_a_body_that_comes_while_the_service_stops(inference: Inference, fast: b
     async def run() -> None:
         connection = reading(inference, fast)
         await connection.send(request("", "Content-Length: 3", start=POST), b"a")
-        connection.worker.stop()
+        connection.shared.connections.stop()
         connection.protocol.shutdown()
         wait(connection, UNFINISHED_GRACE_SECONDS)
         assert not connection.transport.closed
@@ -166,9 +146,6 @@ def test_a_body_that_comes_while_the_service_stops(inference: Inference, fast: b
         assert connection.transport.closed
 
     asyncio.run(run())
-
-
-# 100 Continue
 
 
 @SERVED
@@ -182,80 +159,6 @@ def test_half_close_after_a_bad_request(inference: Inference, fast: bool) -> Non
         assert connection.transport.closed
 
     asyncio.run(run())
-
-
-@SERVED
-def test_no_100_continue_once_the_body_has_begun(inference: Inference, fast: bool) -> None:
-    async def run() -> None:
-        connection = reading(inference, fast)
-        assert await connection.send(EXPECTING + b"a") == b""
-        assert statuses(await connection.send(b"bc")) == [200]
-
-    asyncio.run(run())
-
-
-@SERVED
-def test_100_continue_where_the_body_is_read(inference: Inference, fast: bool) -> None:
-    async def run() -> None:
-        connection = reading(inference, fast)
-        assert await connection.send(USUAL.replace(b"Host", b"X: y\r\nHost"), EXPECTING) != b""
-        assert connection.transport.written.endswith(b"HTTP/1.1 100 Continue\r\n\r\n")
-        await connection.send(b"a")
-        answer = await connection.send(b"bc")
-        assert statuses(answer) == [200, 100, 200]
-        assert b"connection: close" not in answer
-        assert (await connection.send(EXPECTING + b"abc")).count(b"100 Continue") == 1
-        assert statuses(bytes(connection.transport.written)) == [200, 100, 200, 200]
-        # Behind another one that is still being answered.
-        await connection.send(request("", start=POST) + EXPECTING)
-        assert statuses(bytes(connection.transport.written))[4:] == [200, 100]
-        await connection.send(b"abc")
-        assert statuses(bytes(connection.transport.written))[4:] == [200, 100, 200]
-
-    asyncio.run(run())
-
-
-@SERVED
-def test_no_100_continue_where_it_is_not_asked_or_not_known(
-    inference: Inference, fast: bool
-) -> None:
-    async def run() -> None:
-        plain = request("", "Content-Length: 3", start=POST)
-        for head in (plain, EXPECTING.replace(b"HTTP/1.1", b"HTTP/1.0")):
-            connection = reading(inference, fast)
-            assert await connection.send(head) == b""
-            assert statuses(await connection.send(b"abc")) == [200]
-        connection = reading(inference, fast)
-        empty = EXPECTING.replace(b"Content-Length: 3", b"Content-Length: 0")
-        assert statuses(await connection.send(empty)) == [200]
-
-    asyncio.run(run())
-
-
-def test_a_final_answer_in_place_of_100_continue_is_the_last(inference: Inference) -> None:
-    """Whether the client sends its body now can't be known: nothing more is read."""
-    for parts in ([EXPECTING], [EXPECTING, b"abc" + USUAL], [EXPECTING, USUAL]):
-        answer = both(inference, parts)
-        assert statuses(answer) == [405]
-        assert b"connection: close" in answer
-    answer = both(inference, [EXPECTING + b"abc" + USUAL])  # it did not wait
-    assert statuses(answer) == [405, 200]
-
-
-@SERVED
-def test_a_body_that_turns_bad_after_100_continue(
-    inference: Inference, fast: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    async def run() -> None:
-        head = request("", "Transfer-Encoding: chunked", "Expect: 100-continue", start=POST)
-        for rest, status in ((b"z\r\n", 400), (b"7d0\r\n" + b"x" * 1001, 413)):
-            connection = reading(inference, fast)
-            answer = await connection.send(head, b"1\r\na\r\n", rest)
-            assert statuses(answer) == [100, status]
-            assert connection.transport.over()
-
-    asyncio.run(run())
-    assert {record.levelname for record in caplog.records} <= {"WARNING"}  # uvicorn's, not shown
 
 
 @SERVED

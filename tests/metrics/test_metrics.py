@@ -13,12 +13,14 @@ import pytest
 from starlette.applications import Starlette
 
 from bench.server import serving
-from cartpole.app import Inference, create_app
+from cartpole.api.inference import Inference
+from cartpole.app import create_app
 from cartpole.http.limits import Worker
 from cartpole.metrics.counters import COLUMNS, Board, Metrics
 from cartpole.metrics.prometheus import PolicyInfo, exposition
+from cartpole.policy.contract import Engine
 from cartpole.policy.loading import Policy
-from cartpole.policy.torchscript import Runner
+from cartpole.predictor import Predictor
 from tests.support.asgi import get
 from tests.support.clients import REQUEST, connect
 from tests.support.memory import Connection, statuses
@@ -26,8 +28,8 @@ from tests.support.metrics import read, requests, scrape
 from tests.support.paths import GOLDEN, ROOT
 
 
-def test_the_application_counts(runner: Runner, policy: Policy) -> None:
-    app: Starlette = create_app(Inference(runner))
+def test_the_application_counts(engine: Engine, policy: Policy) -> None:
+    app: Starlette = create_app(Inference(Predictor(engine)))
     for _ in range(3):
         assert get(app, "/inference", GOLDEN.encode())[0] == 200
     assert get(app, "/inference", b"position=x")[0] == 400
@@ -77,11 +79,11 @@ def test_histograms_put_values_where_they_belong() -> None:
 
 
 @pytest.mark.parametrize("fast", [True, False])
-def test_request_seconds_begin_when_the_head_was_read(runner: Runner, fast: bool) -> None:
+def test_request_seconds_begin_when_the_head_was_read(engine: Engine, fast: bool) -> None:
     """Both ways of serving alike: what comes between is the service's time."""
 
     async def ask() -> Connection:
-        connection = Connection(Inference(runner), fast)
+        connection = Connection(Inference(Predictor(engine)), fast)
         connection.protocol.data_received(REQUEST * 3)
         time.sleep(0.02)  # the event loop has something else to do
         await connection.rest()
@@ -94,9 +96,9 @@ def test_request_seconds_begin_when_the_head_was_read(runner: Runner, fast: bool
     assert found["cartpole_request_seconds_bucket", (("le", "0.02"),)] == 0
 
 
-def test_the_seconds_of_the_event_loop_are_its_beats(runner: Runner) -> None:
+def test_the_seconds_of_the_event_loop_are_its_beats(engine: Engine) -> None:
     async def pass_seconds() -> Worker:
-        worker = Connection(Inference(runner), True).worker
+        worker = Connection(Inference(Predictor(engine)), True).worker
         for _ in range(3):
             worker.tick()
         return worker
@@ -136,8 +138,10 @@ def test_rows_are_summed_and_outlive_their_process(tmp_path: Path) -> None:
     assert (requests(found), requests(found, status=400)) == (15, 3)
 
 
-def test_the_dashboard_asks_for_metrics_that_exist(runner: Runner) -> None:
-    existing = {name for name, _ in read(get(create_app(Inference(runner)), "/metrics")[2])}
+def test_the_dashboard_asks_for_metrics_that_exist(engine: Engine) -> None:
+    existing = {
+        name for name, _ in read(get(create_app(Inference(Predictor(engine))), "/metrics")[2])
+    }
     dashboard = json.loads((ROOT / "deploy/grafana-dashboard.json").read_text())
     asked = {
         name
@@ -149,8 +153,8 @@ def test_the_dashboard_asks_for_metrics_that_exist(runner: Runner) -> None:
     assert asked <= existing
 
 
-def test_the_readme_lists_the_metrics(runner: Runner) -> None:
-    found = read(get(create_app(Inference(runner)), "/metrics")[2])
+def test_the_readme_lists_the_metrics(engine: Engine) -> None:
+    found = read(get(create_app(Inference(Predictor(engine))), "/metrics")[2])
     names = {re.sub("_(bucket|sum|count|created)$", "", name) for name, _ in found}
     listed = set(re.findall(r"^\| `(cartpole_\w+)", (ROOT / "README.md").read_text(), re.M))
     assert listed == {name for name in names if name.startswith("cartpole_")}

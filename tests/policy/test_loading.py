@@ -1,4 +1,4 @@
-"""Tests of cartpole/policy.py."""
+"""Tests of cartpole/policy/loading.py and cartpole/policy/perceptron.py."""
 
 import json
 import zipfile
@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cartpole.policy.loading import BadPolicy, Policy, close, load
-from cartpole.policy.perceptron import NotPerceptron, perceptron
-from cartpole.policy.torchscript import Runner
+from cartpole.policy.loading import BadPolicy, Policy, load
+from cartpole.policy.perceptron import NotPerceptron, read_perceptron
+from cartpole.policy.tolerance import logits_close
+from cartpole.policy.torchscript import trace_step
 from cartpole.settings import BUNDLED_MODEL
 from tests.support.models import Heads, mlp, save
 
@@ -23,7 +24,7 @@ def test_the_shipped_model(policy: Policy) -> None:
     }
     golden = policy.metadata["golden"]
     found = policy.forward(torch.tensor([golden["observation"]]))
-    assert close(found, torch.tensor([golden["logits"]]))
+    assert logits_close(found, torch.tensor([golden["logits"]]))
     assert policy.path == BUNDLED_MODEL
 
 
@@ -32,8 +33,8 @@ def test_a_file_as_cart_pole_rs_own(frozen_model: tuple[Path, tuple[float, float
     policy = load(path)
     assert policy.algorithm == "unknown"
     found = policy.forward(torch.tensor([[0.0, 0.0, -1.0, 0.0]]))
-    assert close(found, torch.tensor([logits]))
-    assert [tuple(weight.shape) for weight in perceptron(policy).weights] == [
+    assert logits_close(found, torch.tensor([logits]))
+    assert [tuple(weight.shape) for weight in read_perceptron(policy).weights] == [
         (4, 64),
         (64, 64),
         (64, 2),
@@ -51,7 +52,7 @@ def test_missing(tmp_path: Path) -> None:
 def test_truncated(tmp_path: Path, kept: int) -> None:
     path = tmp_path / "cut.pt"
     path.write_bytes(BUNDLED_MODEL.read_bytes()[:kept])
-    with pytest.raises(BadPolicy, match="no TorchScript file") as raised:
+    with pytest.raises(BadPolicy, match="not a TorchScript file") as raised:
         load(path)
     assert "\n" not in str(raised.value)
 
@@ -59,14 +60,14 @@ def test_truncated(tmp_path: Path, kept: int) -> None:
 def test_no_torchscript(tmp_path: Path) -> None:
     path = tmp_path / "other.pt"
     path.write_text("hello")
-    with pytest.raises(BadPolicy, match="no TorchScript file"):
+    with pytest.raises(BadPolicy, match="not a TorchScript file"):
         load(path)
     torch.save({"weight": torch.zeros(4, 2)}, path)
-    with pytest.raises(BadPolicy, match="no TorchScript file"):
+    with pytest.raises(BadPolicy, match="not a TorchScript file"):
         load(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("x/data.pkl", b"")
-    with pytest.raises(BadPolicy, match="no TorchScript file"):
+    with pytest.raises(BadPolicy, match="not a TorchScript file"):
         load(path)
 
 
@@ -121,8 +122,8 @@ def test_bad_metadata(tmp_path: Path, metadata: str) -> None:
 
 
 def test_the_value_head_is_not_computed(tmp_path: Path) -> None:
-    runner = Runner(load(save(tmp_path / "m.pt", mlp(4, 8, 2), mlp(4, 33, 1))))
-    step: Any = runner._step
+    policy = load(save(tmp_path / "m.pt", mlp(4, 8, 2), mlp(4, 33, 1)))
+    step: Any = trace_step(read_perceptron(policy))[0]
     graph = str(step.graph)
     assert graph.count("aten::addmm") == 2
     assert "33" not in graph
@@ -132,14 +133,14 @@ def test_the_value_head_is_not_computed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("widths", [(4, 2), (4, 7, 2), (4, 64, 64, 2), (4, 1, 300, 5, 2)])
 def test_weights_are_read_out(tmp_path: Path, widths: tuple[int, ...], activation: Any) -> None:
     policy = load(save(tmp_path / "m.pt", mlp(*widths, activation=activation)))
-    network = perceptron(policy)
+    network = read_perceptron(policy)
     observations = torch.randn(20, 4)
     values = observations
     for number, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True), 1):
         values = values @ weight + bias
         if number < len(network.weights):
             values = getattr(torch, network.activation)(values)
-    assert close(values, policy.forward(observations))
+    assert logits_close(values, policy.forward(observations))
     if len(widths) > 2:
         assert network.activation == activation.__name__.lower()
 
@@ -158,7 +159,7 @@ class Shared(nn.Module):
 
 def test_heads_on_one_trunk(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.trace(Shared().eval(), torch.zeros(1, 4)), tmp_path / "m.pt")
-    shapes = [tuple(weight.shape) for weight in perceptron(load(tmp_path / "m.pt")).weights]
+    shapes = [tuple(weight.shape) for weight in read_perceptron(load(tmp_path / "m.pt")).weights]
     assert shapes == [(4, 8), (8, 8), (8, 2)]
 
 
@@ -176,7 +177,7 @@ class Operators(nn.Module):
 
 
 def test_weights_in_other_operators(tmp_path: Path) -> None:
-    network = perceptron(load(save(tmp_path / "m.pt", Operators())))
+    network = read_perceptron(load(save(tmp_path / "m.pt", Operators())))
     assert [tuple(weight.shape) for weight in network.weights] == [(4, 3), (3, 2)]
     assert network.biases[1].tolist() == [1.0, 1.0]
     assert network.activation == "relu"
@@ -212,4 +213,4 @@ class Doubled(nn.Module):
 def test_other_networks_are_named(tmp_path: Path, module: nn.Module, operator: str) -> None:
     policy = load(save(tmp_path / "m.pt", module))
     with pytest.raises(NotPerceptron, match=operator):
-        perceptron(policy)
+        read_perceptron(policy)

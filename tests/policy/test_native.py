@@ -1,4 +1,4 @@
-"""Tests of cartpole/native.py."""
+"""Tests of cartpole/policy/native.py, and of verification by its example."""
 
 import logging
 import sys
@@ -11,12 +11,12 @@ from numba import njit
 from torch import nn
 
 from bench.server import serving
-from cartpole.api.observation import Observation
 from cartpole.policy import native
-from cartpole.policy import verify as judge
+from cartpole.policy.contract import MAX_ROWS, Engine, Observation
+from cartpole.policy.engine import make_engine
 from cartpole.policy.loading import BadPolicy, Policy, load
-from cartpole.policy.perceptron import perceptron
-from cartpole.policy.torchscript import Runner, make_runner
+from cartpole.policy.perceptron import read_perceptron
+from cartpole.policy.verify import sample_observations, verify
 from tests.support.engines import check
 from tests.support.models import mlp, save
 from tests.support.paths import GOLDEN
@@ -24,20 +24,20 @@ from tools.fit_tanh import fit
 
 
 @pytest.fixture(scope="module")
-def compiled(policy: Policy) -> Runner:
-    return make_runner(policy, "native")
+def compiled(policy: Policy) -> Engine:
+    return make_engine(policy, "native")
 
 
-def test_the_shipped_model(compiled: Runner, policy: Policy) -> None:
-    assert compiled.engine == "native"
+def test_the_shipped_model(compiled: Engine, policy: Policy) -> None:
+    assert compiled.name == "native"
     check(policy, compiled)
 
 
 def test_a_file_as_cart_pole_rs_own(frozen_model: tuple[Path, tuple[float, float]]) -> None:
     policy = load(frozen_model[0])
-    runner = make_runner(policy, "native")
-    check(policy, runner)
-    assert runner.one(0, 0, -1, 0) == pytest.approx(frozen_model[1], rel=1e-5)
+    engine = make_engine(policy, "native")
+    check(policy, engine)
+    assert engine.one(0, 0, -1, 0) == pytest.approx(frozen_model[1], rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -55,29 +55,39 @@ def test_a_file_as_cart_pole_rs_own(frozen_model: tuple[Path, tuple[float, float
 )
 def test_other_networks(tmp_path: Path, network: nn.Module) -> None:
     policy = load(save(tmp_path / "m.pt", network))
-    runner = make_runner(policy, "auto")
-    assert runner.engine == "native"
-    batch: list[Observation] = [(a, b, c, d) for a, b, c, d in judge.samples()[:4300].tolist()]
-    found = torch.tensor([runner.one(*observation) for observation in batch])
+    engine = make_engine(policy, "auto")
+    assert engine.name == "native"
+    batch: list[Observation] = [
+        (a, b, c, d) for a, b, c, d in sample_observations()[:4300].tolist()
+    ]
+    found = torch.tensor([engine.one(*observation) for observation in batch])
     expected = policy.forward(torch.tensor(batch))
     usual = torch.arange(len(batch)) < 4000
     torch.testing.assert_close(found[usual], expected[usual], rtol=1e-5, atol=1e-5)
-    assert repr(runner.batch(batch[-999:])) == repr([runner.one(*one) for one in batch[-999:]])
+    for start in range(0, len(batch), MAX_ROWS):
+        rows = batch[start : start + MAX_ROWS]
+        assert repr(engine.batch(rows)) == repr([engine.one(*row) for row in rows])
+
+
+@pytest.mark.parametrize("rows", [0, MAX_ROWS + 1])
+def test_the_size_of_a_batch_is_checked(compiled: Engine, rows: int) -> None:
+    with pytest.raises(ValueError, match=f"{rows} observations, expected 1 to 256"):
+        compiled.batch([(0, 0, 0, 0)] * rows)
 
 
 @pytest.mark.parametrize("engine", ["native", "auto"])
-def test_what_is_no_perceptron(
+def test_a_policy_that_is_not_a_perceptron(
     tmp_path: Path, engine: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     policy = load(save(tmp_path / "m.pt", mlp(4, 16, 2, activation=nn.Sigmoid)))
-    refusal = "m.pt: --engine native can't compile its aten::sigmoid"
+    reason = "m.pt: --engine native can't compile it: aten::sigmoid"
     if engine == "native":
-        with pytest.raises(BadPolicy, match=refusal):
-            make_runner(policy, engine)
+        with pytest.raises(BadPolicy, match=reason):
+            make_engine(policy, engine)
     else:
         with caplog.at_level(logging.INFO, "cartpole"):
-            assert make_runner(policy, engine).engine == "torchscript"
-        assert refusal in caplog.text
+            assert make_engine(policy, engine).name == "torchscript"
+        assert reason in caplog.text
 
 
 def test_without_numba(
@@ -85,33 +95,33 @@ def test_without_numba(
 ) -> None:
     monkeypatch.delitem(sys.modules, "cartpole.policy.native")
     monkeypatch.setitem(sys.modules, "numba", None)
-    with pytest.raises(BadPolicy, match=r"needs the extra, cartpole\[native\]"):
-        make_runner(policy, "native")
-    assert make_runner(policy, "auto").engine == "torchscript"
+    with pytest.raises(BadPolicy, match=r"needs the extra cartpole\[native\]"):
+        make_engine(policy, "native")
+    assert make_engine(policy, "auto").name == "torchscript"
 
 
 @pytest.mark.parametrize("error", [1.0001, -1.0, float("nan")])
-def test_a_wrong_function_is_refused(
+def test_a_wrong_function_is_rejected(
     policy: Policy, monkeypatch: pytest.MonkeyPatch, error: float
 ) -> None:
     right, factor = native.tanh, np.float32(error)
     monkeypatch.setattr(native, "_compile", native._compile.__wrapped__)
     monkeypatch.setattr(native, "tanh", njit(lambda x: right(x) * factor))
     with pytest.raises(BadPolicy, match="native answers"):
-        make_runner(policy, "native")
+        make_engine(policy, "native")
 
 
-def test_a_function_that_minds_its_company_is_refused(
-    compiled: Runner, policy: Policy, monkeypatch: pytest.MonkeyPatch
+def test_a_function_that_differs_in_a_batch_is_rejected(
+    compiled: Engine, policy: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = compiled.one
     monkeypatch.setattr(compiled, "one", lambda a, b, c, d: (one(a, b, c, d)[0] + 2e-6, 0.0))
-    with pytest.raises(BadPolicy, match="together with others"):
-        judge.check(compiled, policy, perceptron(policy))
+    with pytest.raises(BadPolicy, match="in a batch"):
+        verify(compiled, policy, read_perceptron(policy))
 
 
-def test_samples_hold_what_is_promised() -> None:
-    drawn = judge.samples()
+def test_sample_observations() -> None:
+    drawn = sample_observations()
     assert drawn.shape == (10_000, 4)
     assert drawn.isfinite().all()
     assert drawn.abs().max() == torch.finfo(torch.float32).max

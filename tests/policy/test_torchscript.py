@@ -1,4 +1,4 @@
-"""Tests of cartpole/runner.py."""
+"""Tests of cartpole/policy/torchscript.py and the batches of its engines."""
 
 from pathlib import Path
 
@@ -6,24 +6,26 @@ import pytest
 import torch
 from torch import nn
 
-from cartpole.policy.loading import Policy, close, load
-from cartpole.policy.torchscript import MAX_BATCH, Runner
+from cartpole.policy.contract import MAX_ROWS, Engine
+from cartpole.policy.engine import make_engine
+from cartpole.policy.loading import Policy, load
+from cartpole.policy.tolerance import logits_close
 from tests.support.engines import check, expected, observations
 from tests.support.models import mlp, save
 
 LARGEST = torch.finfo(torch.float32).max
 
 
-def test_agrees_with_the_modules_forward(policy: Policy, runner: Runner) -> None:
-    check(policy, runner)
-    assert runner.engine == "torchscript"
+def test_agrees_with_the_modules_forward(policy: Policy, engine: Engine) -> None:
+    check(policy, engine)
+    assert engine.name == "torchscript"
 
 
 def test_a_file_as_cart_pole_rs_own(frozen_model: tuple[Path, tuple[float, float]]) -> None:
     policy = load(frozen_model[0])
-    runner = Runner(policy)
-    check(policy, runner)
-    assert runner.one(0, 0, -1, 0) == pytest.approx(frozen_model[1], rel=1e-6)
+    engine = make_engine(policy)
+    check(policy, engine)
+    assert engine.one(0, 0, -1, 0) == pytest.approx(frozen_model[1], rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -42,29 +44,36 @@ def test_a_file_as_cart_pole_rs_own(frozen_model: tuple[Path, tuple[float, float
 )
 def test_other_networks(tmp_path: Path, network: nn.Module) -> None:
     policy = load(save(tmp_path / "m.pt", network))
-    check(policy, Runner(policy))
+    check(policy, make_engine(policy))
 
 
-def test_every_batch_size_gives_the_bits_of_single_calls(runner: Runner) -> None:
-    batch = observations(MAX_BATCH)
-    alone = [runner.one(*observation) for observation in batch]
-    for rows in [*range(1, 258), 511, 512, 513, 1000, MAX_BATCH]:
-        assert runner.batch(batch[-rows:]) == alone[-rows:]
+def test_every_batch_size_gives_the_bits_of_single_calls(engine: Engine) -> None:
+    batch = observations(4 * MAX_ROWS)
+    alone = [engine.one(*observation) for observation in batch]
+    for rows in range(1, MAX_ROWS + 1):
+        assert engine.batch(batch[-rows:]) == alone[-rows:]
+    for start in range(0, len(batch), MAX_ROWS):
+        part = slice(start, start + MAX_ROWS)
+        assert engine.batch(batch[part]) == alone[part]
 
 
-def test_batch_bounds(runner: Runner) -> None:
-    assert runner.batch([]) == []
-    with pytest.raises(ValueError, match="1025 observations, at most 1024"):
-        runner.batch([(0, 0, 0, 0)] * (MAX_BATCH + 1))
+@pytest.mark.parametrize("activation", [nn.Tanh, nn.Sigmoid], ids=["perceptron", "module"])
+@pytest.mark.parametrize("rows", [0, MAX_ROWS + 1])
+def test_the_size_of_a_batch_is_checked(
+    tmp_path: Path, activation: type[nn.Module], rows: int
+) -> None:
+    engine = make_engine(load(save(tmp_path / "m.pt", mlp(4, 8, 2, activation=activation))))
+    with pytest.raises(ValueError, match=f"{rows} observations, expected 1 to 256"):
+        engine.batch([(0, 0, 0, 0)] * rows)
 
 
-def test_every_float32_is_taken(policy: Policy, runner: Runner) -> None:
+def test_every_float32_is_taken(policy: Policy, engine: Engine) -> None:
     for value in (LARGEST, -LARGEST, 3.4028235677973362e38, 1e-45, -0.0):
         for place in range(4):
             one = [0.0] * 4
             one[place] = value
-            found = torch.tensor([runner.one(*one)])
-            assert close(found, policy.forward(torch.tensor([one]).clamp(-LARGEST, LARGEST)))
+            found = torch.tensor([engine.one(*one)])
+            assert logits_close(found, policy.forward(torch.tensor([one]).clamp(-LARGEST, LARGEST)))
 
 
 def test_where_blas_never_agrees_rows_run_alone(
@@ -72,7 +81,7 @@ def test_where_blas_never_agrees_rows_run_alone(
 ) -> None:
     """With no group size to try, every batch falls back to single calls."""
     monkeypatch.setattr("cartpole.policy.torchscript.ROW_GROUPS", (1,))
-    runner = Runner(policy)
+    engine = make_engine(policy)
     batch = observations(20)
-    assert runner.batch(batch) == [runner.one(*observation) for observation in batch]
-    assert close(torch.tensor(runner.batch(batch)), expected(policy, batch))
+    assert engine.batch(batch) == [engine.one(*observation) for observation in batch]
+    assert logits_close(torch.tensor(engine.batch(batch)), expected(policy, batch))

@@ -12,8 +12,9 @@ import torch
 
 from bench.server import Server, serving
 from cartpole.policy import native
-from cartpole.policy.loading import close, load
-from cartpole.policy.torchscript import make_runner
+from cartpole.policy.engine import make_engine
+from cartpole.policy.loading import load
+from cartpole.policy.tolerance import logits_close
 from cartpole.settings import BUNDLED_MODEL
 from tests.support.models import mlp, save
 from tests.support.paths import GOLDEN
@@ -66,7 +67,7 @@ def test_torchscript_keeps_nothing_of_a_policy(tmp_path: Path) -> None:
     other = save(tmp_path / "m.pt", mlp(4, 8, 2, activation=torch.nn.ELU))
     before = kept_by_torchscript()
     for path in (BUNDLED_MODEL, other, BUNDLED_MODEL):
-        make_runner(load(path))
+        make_engine(load(path))
     assert kept_by_torchscript() == before
 
 
@@ -77,14 +78,14 @@ def test_networks_of_one_shape_share_what_is_compiled(tmp_path: Path) -> None:
     paths = [save(tmp_path / f"{at}.pt", network) for at, network in enumerate(networks)]
     native._compile.cache_clear()
     policies = [load(path) for path in paths]
-    runners = [make_runner(policy, "native") for policy in policies]
+    engines = [make_engine(policy, "native") for policy in policies]
     assert native._compile.cache_info().misses == 1
-    found = [runner.one(1, 2, 3, 4) for runner in runners]
+    found = [engine.one(1, 2, 3, 4) for engine in engines]
     assert found[0] != found[1]
-    for policy, runner, logits in zip(policies, runners, found, strict=True):
-        assert close(torch.tensor(logits), policy.forward(torch.tensor([[1.0, 2, 3, 4]]))[0])
-        assert runner.batch([(1, 2, 3, 4)] * 3) == [logits] * 3
-    ones = [runner.one for runner in runners]
-    del runners, runner
+    for policy, engine, logits in zip(policies, engines, found, strict=True):
+        assert logits_close(torch.tensor(logits), policy.forward(torch.tensor([[1.0, 2, 3, 4]]))[0])
+        assert engine.batch([(1, 2, 3, 4)] * 3) == [logits] * 3
+    ones = [engine.one for engine in engines]
+    del engines, engine
     gc.collect()
     assert [one(1, 2, 3, 4) for one in ones] == found  # the memory stays with the function

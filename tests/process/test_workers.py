@@ -5,27 +5,21 @@ import http.client
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-from bench.machine import descendants
 from bench.server import Server, serving
 from cartpole.settings import BUNDLED_MODEL
-from tests.support.load import Load
+from tests.support.load import Load, check_all_answered, under_load
 from tests.support.metrics import Samples, requests, scrape
 from tests.support.models import mlp, save
 from tests.support.paths import GOLDEN
-from tests.support.waiting import children, wait_for_log, wait_until
-
-RATE, ANSWERS = 1000, 500  # a second; before and after whatever happens meanwhile
+from tests.support.processes import log_of
+from tests.support.waiting import children, wait_for_log, wait_for_workers, wait_until
 
 
 @dataclass(frozen=True)
@@ -66,46 +60,6 @@ def pair(running: Pair) -> Iterator[Pair]:
     yield running
     wait_for_workers(running.server)
     wait_until(lambda: len(running.children()) == 2)
-
-
-def wait_for_workers(server: Server, number: int = 2) -> None:
-    wait_until(lambda: scrape(server)["cartpole_workers", ()] == number)
-
-
-def under_load(server: Server, act: Callable[[], object] = lambda: None) -> Load:
-    """A load before, while and after something is done."""
-    load = Load(server.port, RATE)
-
-    async def more() -> None:
-        enough = load.answered + ANSWERS
-        while load.answered < enough:
-            await asyncio.sleep(0.01)
-
-    async def run() -> None:
-        loading = asyncio.create_task(load.run(120))
-        await more()
-        await asyncio.to_thread(act)
-        await more()
-        load.stop = True
-        await loading
-
-    asyncio.run(run())
-    return load
-
-
-def check_all_answered(load: Load) -> None:
-    # A client may send on a kept connection in the very moment in which it is closed as idle.
-    assert load.retried <= 2
-    assert (load.lost, load.other) == (0, [])
-    assert load.answered == load.sent
-
-
-def log_of(server: Server) -> str:
-    """What it has written to standard error, once it has been stopped."""
-    server.process.send_signal(signal.SIGTERM)
-    _, log = server.process.communicate(timeout=60)
-    assert server.process.returncode == 0
-    return log
 
 
 def test_both_workers_answer(pair: Pair) -> None:
@@ -260,66 +214,3 @@ def never_back(before: Samples, after: Samples) -> None:
             ("_total", "_bucket", "_count")
         ):
             assert after[sample] >= value, sample
-
-
-def test_several_workers_stop_after_so_many_requests_of_all() -> None:
-    with serving("--workers", "2", "--limit-requests", "400") as server:
-        wait_for_workers(server)
-        load = Load(server.port, RATE)
-
-        async def run() -> None:
-            loading = asyncio.create_task(load.run(120))
-            assert await asyncio.to_thread(server.process.wait, 60) == 0
-            load.stop = True
-            await loading
-
-        asyncio.run(run())
-        assert server.process.stderr
-        log = server.process.stderr.read()
-    assert log.count(" INFO --limit-requests 400 is reached: stopping\n") == 1
-    assert " ERROR " not in log
-    shares = [int(line.split()[-2]) for line in log.splitlines() if "stopped after" in line]
-    assert len(shares) == 2
-    assert sum(shares) >= max(400, load.answered)
-    assert load.other == []
-
-
-def wait_until_draining(server: Server) -> None:
-    wait_until(lambda: server.get("/health/ready")[0] == 503)
-    assert server.get(f"/inference?{GOLDEN}")[0] == 200
-
-
-def test_draining_is_told_and_still_answers() -> None:
-    with serving("--drain-seconds", "2") as server:
-        assert server.get("/health/ready")[0] == 200
-        server.process.send_signal(signal.SIGTERM)
-        wait_until_draining(server)
-        assert server.process.wait(timeout=30) == 0
-
-
-@pytest.mark.parametrize(
-    ("second", "workers"), [(signal.SIGTERM, 1), (signal.SIGINT, 1), (signal.SIGTERM, 2)]
-)
-def test_a_second_signal_ends_it(second: signal.Signals, workers: int) -> None:
-    with serving("--drain-seconds", "600", "--workers", str(workers)) as server:
-        wait_for_workers(server, workers)
-        server.process.send_signal(signal.SIGTERM)
-        wait_until_draining(server)
-        server.process.send_signal(second)
-        assert server.process.wait(timeout=30) == 0
-
-
-def test_stops_in_the_middle_of_a_start() -> None:
-    for wait in (0.0, 1.0):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "cartpole.serve", "--port", "0", "--workers", "2"],
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        wait_until(partial(descendants, process.pid))
-        time.sleep(wait)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        _, log = process.communicate(timeout=60)
-        assert "Traceback" not in log
-        assert process.returncode == 0

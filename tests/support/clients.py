@@ -1,6 +1,7 @@
 """Clients of a running service, on plain sockets."""
 
 import socket
+from contextlib import ExitStack
 
 from bench.server import Server
 from tests.support.corpus import request
@@ -33,3 +34,8 @@ def read_answer(client: socket.socket) -> bytes:
         assert more, answer
         answer += more
     return answer
+
+
+def crowd(server: Server, number: int, stack: ExitStack) -> list[socket.socket]:
+    number = number // 10 if server.tls else number  # a handshake takes both sides a while
+    return [stack.enter_context(connect(server)) for _ in range(number)]

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.certificate import make_certificate
-from cartpole.app import Inference
-from cartpole.http.connection import CLOSE_SECONDS, LimitedProtocol
-from cartpole.http.limits import Limits
+from cartpole.api.inference import Inference
+from cartpole.http.connection import HttpConnection
+from cartpole.http.limits import ClientLimits
+from cartpole.http.time_limits import CLOSE_SECONDS
 from cartpole.http.tls import TLSTransport
 from tests.support.memory import Connection, Transport
 
@@ -48,15 +49,17 @@ async def compare(
     return fast
 
 
-def _limits(conditions: Conditions) -> Limits:
-    return Limits(**LIMITS, connections=0 if conditions.past_limit else 100)
+def _limits(conditions: Conditions) -> ClientLimits:
+    return ClientLimits(**LIMITS, connections=0 if conditions.past_limit else 100)
 
 
 async def _answer(
     connection: Connection, conditions: Conditions, parts: Sequence[bytes], eof: bool
 ) -> bytes:
     client = TLSClient(connection) if conditions.tls else None
-    connection.worker.turn_bytes = conditions.turn_bytes or connection.worker.turn_bytes
+    connection.shared.turns.bytes_per_turn = (
+        conditions.turn_bytes or connection.shared.turns.bytes_per_turn
+    )
     for part in parts:
         await _readable(connection)
         if connection.transport.closed:
@@ -67,7 +70,7 @@ async def _answer(
             connection.protocol.data_received(part)
         for _ in range(conditions.seconds):
             await connection.rest()  # or it would be chance, which of them answers in time
-            connection.worker.tick()
+            connection.shared.connections.tick()
     await _readable(connection)
     if eof and not connection.transport.closed:
         if client:
@@ -91,11 +94,11 @@ async def _readable(connection: Connection) -> None:
 async def _must_end(connection: Connection) -> None:
     """Whatever was sent: nobody keeps a connection by saying nothing more, or reading nothing."""
     for _ in range(SECONDS + CLOSE_SECONDS):
-        connection.worker.tick()
+        connection.shared.connections.tick()
         await connection.rest()
     assert connection.transport.closed
     for _ in range(CLOSE_SECONDS + 1):
-        connection.worker.tick()
+        connection.shared.connections.tick()
     assert connection.transport.aborted
 
 
@@ -106,7 +109,7 @@ class TLSClient:
         connection.protocol.connection_lost(None)  # another takes its place
         self._transport = connection.transport = Transport()
         self._server = TLSTransport(
-            connection.worker, _context(), self._make, server_state=connection.state
+            connection.shared, _context(), self._make, server_state=connection.state
         )
         self._connection, self._received = connection, b""
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -121,7 +124,7 @@ class TLSClient:
             self._incoming.write(bytes(self._transport.written))
             self._transport.written.clear()
 
-    def _make(self, **_: Any) -> LimitedProtocol:
+    def _make(self, **_: Any) -> HttpConnection:
         self._connection.protocol = self._connection._make()
         return self._connection.protocol
 

@@ -85,3 +85,5 @@ STATUSES = {
 EXPECTED = {name: status for status, names in STATUSES.items() for name in names.split(", ")}
 POST = "POST /inference?{} HTTP/1.1"
 CHUNKED = request("", "Transfer-Encoding: chunked", start=POST)
+
+EXPECTING = request("", "Content-Length: 3", "Expect: 100-continue", start=POST)

@@ -2,8 +2,10 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from bench.server import Server
 from tests.support.paths import GOLDEN
 
 REQUEST = f"GET /inference?{GOLDEN} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
@@ -85,3 +87,34 @@ class Load:
 def _close(connection: Connection | None) -> None:
     if connection:
         connection[1].close()
+
+
+RATE, ANSWERS = 1000, 500  # a second; before and after whatever happens meanwhile
+
+
+def under_load(server: Server, act: Callable[[], object] = lambda: None) -> Load:
+    """A load before, while and after something is done."""
+    load = Load(server.port, RATE)
+
+    async def more() -> None:
+        enough = load.answered + ANSWERS
+        while load.answered < enough:
+            await asyncio.sleep(0.01)
+
+    async def run() -> None:
+        loading = asyncio.create_task(load.run(120))
+        await more()
+        await asyncio.to_thread(act)
+        await more()
+        load.stop = True
+        await loading
+
+    asyncio.run(run())
+    return load
+
+
+def check_all_answered(load: Load) -> None:
+    # A client may send on a kept connection in the very moment in which it is closed as idle.
+    assert load.retried <= 2
+    assert (load.lost, load.other) == (0, [])
+    assert load.answered == load.sent

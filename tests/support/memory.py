@@ -13,13 +13,15 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from cartpole.app import Inference, create_app
-from cartpole.http.connection import LimitedProtocol
-from cartpole.http.fast import Batch, FastProtocol
-from cartpole.http.limits import Limits, Worker
+from cartpole.api.inference import Inference
+from cartpole.app import create_app
+from cartpole.http.connection import HttpConnection
+from cartpole.http.fast import FastConnection
+from cartpole.http.limits import ClientLimits
+from cartpole.http.shared import share
 
 DATE = [(b"date", b"Sun, 22 Nov 2026 21:00:00 GMT")]
-LIMITS = Limits(head_bytes=2000, body_bytes=1000)
+LIMITS = ClientLimits(head_bytes=2000, body_bytes=1000)
 
 
 class Transport(asyncio.Transport):
@@ -69,7 +71,7 @@ class Transport(asyncio.Transport):
 class Connection:
     """A protocol on such a transport, both ways of serving alike."""
 
-    def __init__(self, inference: Inference, fast: bool, limits: Limits = LIMITS) -> None:
+    def __init__(self, inference: Inference, fast: bool, limits: ClientLimits = LIMITS) -> None:
         config = uvicorn.Config(
             create_app(inference), lifespan="off", ws="none", log_config=None, access_log=False
         )
@@ -78,21 +80,16 @@ class Connection:
         self.state.default_headers = DATE
         self.transport = Transport()
         loop = asyncio.get_running_loop()
-        self.worker: Worker
-        make: Callable[..., LimitedProtocol]
-        if fast:
-            self.worker = batch = Batch(limits, None, inference)
-            make = partial(FastProtocol, batch)
-        else:
-            self.worker = Worker(limits, inference.metrics)
-            make = partial(LimitedProtocol, self.worker)
-        self.worker.start(loop)
-        self._make = partial(make, config, self.state, {}, loop)
+        self.shared = share(limits, inference, fast)
+        self.shared.start(loop)
+        make: type[HttpConnection] = FastConnection if fast else HttpConnection
+        self._make: Callable[[], HttpConnection]
+        self._make = partial(make, self.shared, config, self.state, {}, loop)
         self.protocol = self._make()
         self.protocol.connection_made(self.transport)
 
     def another(self) -> "Connection":
-        """A connection of the same worker."""
+        """Another connection of the same process."""
         other = copy(self)
         other.transport, other.protocol = Transport(), self._make()
         other.protocol.connection_made(other.transport)
@@ -107,7 +104,7 @@ class Connection:
         raise AssertionError("the application does not answer")
 
     def _owes(self) -> bool:
-        return self.protocol.answering() or bool(self.protocol._held)
+        return self.protocol.is_answering() or bool(self.protocol._deferred)
 
     async def send(self, *parts: bytes, eof: bool = False) -> bytes:
         for part in parts:
@@ -164,8 +161,8 @@ def both(inference: Inference, parts: Sequence[bytes], eof: bool = False) -> byt
         assert fast.transport.over() or not fast.transport.reading_paused
         assert asgi.transport.over() or not asgi.transport.reading_paused
         final = [status for status in statuses(answer) if status != 100]
-        refused = len(final) - fast.state.total_requests
-        assert refused in ((0, 1) if fast.protocol.refusal else (0,))
+        rejections = len(final) - fast.state.total_requests
+        assert rejections in ((0, 1) if fast.protocol.rejection else (0,))
         assert len(final) <= Requests(b"".join(parts)).begun
         closes = answer.count(b"\r\nconnection: close\r\n")
         assert closes == fast.transport.over() or (eof and closes == 0)
@@ -179,5 +176,5 @@ SERVED = pytest.mark.parametrize("fast", [True, False], ids=["fast", "asgi"])
 
 def wait(connection: Connection, seconds: int) -> None:
     for _ in range(seconds):
-        connection.worker.second += 1
+        connection.shared.clock.now += 1
         connection.protocol.check_time()

@@ -4,8 +4,12 @@ import itertools
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
+
+from cartpole.policy.engine import make_engine
+from cartpole.policy.loading import BadPolicy, load
 
 
 class Heads(nn.Module):
@@ -59,3 +63,12 @@ class Raises(Base):
 def scripted(path: Path, module: nn.Module) -> Path:
     torch.jit.save(torch.jit.script(module.eval()), path)
     return path
+
+
+def rejection(path: Path, engine: str = "torchscript") -> str:
+    with pytest.raises(BadPolicy) as raised:
+        make_engine(load(path), engine)
+    text = str(raised.value)
+    assert "\n" not in text
+    assert len(text) < 500 + len(str(path))
+    return text

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from bench.server import Server
+from tests.support.metrics import scrape
 
 
 def children(pid: int) -> set[int]:
@@ -44,3 +45,7 @@ def wait_for_log(server: Server, text: str) -> None:
         if text in line:
             return
     raise AssertionError(f"the log ends without {text!r}")
+
+
+def wait_for_workers(server: Server, number: int = 2) -> None:
+    wait_until(lambda: scrape(server)["cartpole_workers", ()] == number)

@@ -1,17 +1,19 @@
 """Forwards that fail: what their clients get, and what the log says."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from cartpole import failures
-from cartpole.api.observation import BadObservation, Observation
-from cartpole.app import Inference
-from cartpole.failures import QUIET_SECONDS
+from cartpole.api import forward_failures
+from cartpole.api.forward_failures import QUIET_SECONDS
+from cartpole.api.inference import Inference, Query
+from cartpole.api.observation import BadObservation
+from cartpole.policy.contract import Engine
+from cartpole.policy.engine import make_engine
 from cartpole.policy.loading import load
-from cartpole.policy.torchscript import Runner, make_runner
+from cartpole.predictor import Predictor
 from tests.support.models import Raises, scripted
+from tests.support.wrapped_engine import WrappedEngine
 
 FAR, NEAR = (4.5, 0.0, 0.0, 0.0), (0.5, 0.0, 0.0, 0.0)
 
@@ -19,7 +21,7 @@ FAR, NEAR = (4.5, 0.0, 0.0, 0.0), (0.5, 0.0, 0.0, 0.0)
 class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr(failures, "monotonic", lambda: self.now)
+        monkeypatch.setattr(forward_failures, "monotonic", lambda: self.now)
 
 
 @pytest.fixture
@@ -30,9 +32,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def inference(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Inference:
     """Of a module that raises where the position is over 4."""
-    runner = make_runner(load(scripted(tmp_path / "m.pt", Raises())))
+    engine = make_engine(load(scripted(tmp_path / "m.pt", Raises())))
     caplog.clear()
-    return Inference(runner)
+    return Inference(Predictor(engine))
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str, bool]]:
@@ -52,7 +54,7 @@ def recovered(count: int) -> tuple[str, str, bool]:
 
 def test_only_its_own_observations_fail(inference: Inference) -> None:
     bad = BadObservation("no")
-    asked: list[Observation | BadObservation] = [NEAR, FAR, bad, NEAR, FAR, FAR, NEAR, bad]
+    asked: list[Query] = [NEAR, FAR, bad, NEAR, FAR, FAR, NEAR, bad]
     answers = inference.answer_all(asked)
     assert [status for status, _ in answers] == [200, 500, 400, 200, 500, 500, 200, 400]
     assert len({body for status, body in answers if status == 200}) == 1
@@ -63,33 +65,18 @@ def test_only_its_own_observations_fail(inference: Inference) -> None:
     assert inference.answer(query.format(*NEAR).encode()) == answers[0]
 
 
-class Toggle(Runner):
-    """Fails when told to, with a text that always differs."""
-
-    error: Exception | None = None
-
-    def __init__(self, policy: Any) -> None:
-        super().__init__(policy)
-        one = self.one
-
-        def fail_or_run(*observation: float) -> tuple[float, float]:
-            if self.error:
-                raise self.error
-            return one(*observation)
-
-        self.one = fail_or_run
-
-
 def ask(inference: Inference, error: str = "") -> None:
-    assert isinstance(inference._runner, Toggle)
-    inference._runner.error = RuntimeError(error) if error else None
+    engine = inference.predictor.engine
+    assert isinstance(engine, WrappedEngine)
+    engine.error = RuntimeError(error) if error else None
     status = 500 if error else 200
     assert inference.answer_all([NEAR])[0][0] == status
 
 
 @pytest.fixture
-def toggled(policy: Any) -> Inference:
-    return Inference(Toggle(policy))
+def toggled(engine: Engine) -> Inference:
+    """Of an engine that fails when it is told to."""
+    return Inference(Predictor(WrappedEngine(engine)))
 
 
 def test_the_first_with_its_traceback_then_one_line_in_ten_seconds(
@@ -146,6 +133,6 @@ def test_a_batch_counts_each_of_its_failures(
 def test_where_all_is_well_the_log_is_not_asked(
     toggled: Inference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(failures.Failures, "recovered", None)  # calling it would raise
+    monkeypatch.setattr(forward_failures.ForwardFailures, "recover", None)  # calling it would raise
     ask(toggled)
     assert [status for status, _ in toggled.answer_all([NEAR] * 3)] == [200] * 3

@@ -1,0 +1,24 @@
+"""A supervisor for the tests of one module; its workers end with the test."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.supervised import Service, Start
+
+
+@pytest.fixture
+def make(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Start]:
+    caplog.set_level(logging.INFO, "cartpole")
+    made: list[Service] = []
+
+    def start(orders: str = "serve", workers: int = 2, **settings: Any) -> Service:
+        made.append(Service(tmp_path, caplog, orders, workers, **settings))
+        return made[-1]
+
+    yield start
+    for service in made:
+        service.end()

@@ -1,0 +1,79 @@
+"""The supervisor stops its workers: on signals, on --limit-requests, while a start hangs."""
+
+import logging
+import signal
+
+import pytest
+
+from cartpole.metrics.counters import COLUMNS
+from tests.support.supervised import Start, received
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stops(make: Start, caplog: pytest.LogCaptureFixture, number: signal.Signals) -> None:
+    service = make()
+    workers = service.start()
+    service.signal(number)
+    service.until(service.supervisor.ended)
+    assert received(service) == {pid: [number.name] for pid in workers}
+    assert (service.supervisor.exit_code, caplog.messages) == (0, [])
+
+
+def test_two_signals_at_once_are_two(make: Start) -> None:
+    service = make("stubborn")
+    workers = service.start()
+    service.signal(signal.SIGTERM, signal.SIGTERM)
+    service.supervisor.step()
+    service.until(
+        lambda: service.signals.exists() and len(service.signals.read_text().split()) == 8
+    )
+    assert {pid: sorted(names) for pid, names in received(service).items()} == {
+        pid: ["SIGINT", "SIGTERM"] for pid in workers
+    }
+    service.pool.clock.now += 6
+    service.until(service.supervisor.ended)
+    assert service.supervisor.exit_code == 0
+
+
+def test_a_stubborn_worker_is_killed_in_the_end(make: Start) -> None:
+    service = make("stubborn", drain_seconds=5, shutdown_timeout=10)
+    workers = service.start()
+    service.signal(signal.SIGTERM)
+    service.let_pass(20)
+    assert service.pids() == workers
+    service.pool.clock.now += 1
+    service.until(service.supervisor.ended)
+    assert service.supervisor.exit_code == 0
+
+
+@pytest.mark.parametrize("when", ["start", "reload"])
+def test_stops_though_a_start_hangs(make: Start, when: str) -> None:
+    service = make()
+    workers = service.start() if when == "reload" else set()
+    service.order_to_hang()
+    service.signal(signal.SIGHUP)
+    service.until(lambda: len(service.pids()) == len(workers) + 1)
+    service.signal(signal.SIGTERM)
+    service.supervisor.step()
+    service.until(lambda: len(service.pids()) <= 1)
+    service.pool.clock.now += 1.1
+    service.until(service.supervisor.ended)
+    assert service.supervisor.exit_code == 0
+
+
+def test_stops_after_so_many_requests_of_all_workers(
+    make: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = make(limit_requests=10)
+    workers = service.start()
+    for row, number in ((1, 4), (2, 5)):
+        service.pool.board.rows[row][COLUMNS.total_requests] = number
+    for _ in range(10):
+        service.supervisor.step()
+    assert service.serving() == workers
+    service.pool.board.rows[1][COLUMNS.total_requests] = 5
+    service.until(service.supervisor.ended)
+    assert received(service) == {pid: ["SIGUSR1"] for pid in workers}
+    assert caplog.messages == ["--limit-requests 10 is reached: stopping"]
+    assert caplog.records[0].levelno == logging.INFO
+    assert (service.supervisor.exit_code, service.restarts()) == (0, 0)

@@ -1,0 +1,33 @@
+"""An engine whose forwards are counted, and fail when a test says so."""
+
+from collections.abc import Sequence
+
+from cartpole.policy.contract import Engine, Logits, Observation
+
+
+class WrappedEngine:
+    """Passes calls on to another engine.
+
+    Attributes:
+        sizes: the size of each batch so far.
+        error: raised in place of every forward while it is set.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.name, self.policy = engine.name, engine.policy
+        self.sizes: list[int] = []
+        self.error: Exception | None = None
+        self._engine = engine
+
+    def one(
+        self, position: float, velocity: float, angle: float, angular_velocity: float, /
+    ) -> Logits:
+        if self.error:
+            raise self.error
+        return self._engine.one(position, velocity, angle, angular_velocity)
+
+    def batch(self, observations: Sequence[Observation], /) -> list[Logits]:
+        self.sizes.append(len(observations))
+        if self.error:
+            raise self.error
+        return self._engine.batch(observations)
