@@ -19,6 +19,7 @@ __all__ = [
     "FLOAT32_OVERFLOW",
     "MAX_ROWS",
     "BadPolicy",
+    "Engine",
     "Logits",
     "Observation",
     "Policy",

@@ -1,4 +1,7 @@
-"""`python -m cartpole.serve`: what must come before everything else is imported."""
+"""`python -m cartpole.serve`: settings, then sockets, then one server or a supervisor of several.
+
+Imports are inside of functions: signals must be handled before anything heavy is imported.
+"""
 
 import os
 import sys
@@ -7,15 +10,44 @@ from cartpole.process import signals
 
 
 def main() -> None:
+    """Run the command, and exit with a code of cartpole/process/exit_codes.py."""
     _open_standard_descriptors()
-    signals.catch()
-    from cartpole.start import run
+    signals.install_signal_handlers()
+    sys.exit(serve(sys.argv[1:]))
 
-    sys.exit(run(sys.argv[1:]))
+
+def serve(argv: list[str]) -> int:
+    """Serve until told to stop. Returns the exit code."""
+    import logging
+
+    from cartpole.process import logs, resources, worker
+    from cartpole.process.exit_codes import EXIT_START, EXIT_USAGE
+    from cartpole.process.sockets import bind_sockets
+    from cartpole.settings import BadSettings, read
+
+    try:
+        settings = read(argv)
+    except BadSettings as error:
+        print(f"cartpole: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    logs.configure(settings)
+    try:
+        with bind_sockets(settings) as sockets:
+            resources.raise_descriptor_limit(settings.limit_connections)
+            if settings.workers == 1:
+                if settings.pin:
+                    resources.pin_to_core(min(os.sched_getaffinity(0)))
+                return worker.serve(settings, sockets)
+            from cartpole.process.supervisor import Supervisor
+
+            return Supervisor(settings, sockets, worker.serve_worker).supervise()
+    except OSError as error:
+        logging.getLogger("cartpole").error("%s", error)
+        return EXIT_START
 
 
 def _open_standard_descriptors() -> None:
-    """Those that are closed; else the next file that is opened would be standard error."""
+    """Open those that are closed. Else the next file to be opened would become standard error."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(descriptor, True)
     os.close(descriptor)

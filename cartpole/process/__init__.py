@@ -1,0 +1,1 @@
+"""Serving processes: one server, or a supervisor of several; their sockets, signals and logs."""

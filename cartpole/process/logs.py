@@ -1,4 +1,4 @@
-"""One line per event, as text or as JSON."""
+"""Log configuration: one line per event, as text or as JSON."""
 
 import logging
 from datetime import UTC, datetime
@@ -25,12 +25,12 @@ class JsonFormatter(logging.Formatter):
 
 
 def _utf8(text: str) -> str:
-    r"""Paths may hold other bytes, which orjson refuses: they are shown as \udcxx."""
+    r"""Show surrogates as \udcxx: paths may hold bytes that are not UTF-8, and orjson fails."""
     return text.encode(errors="backslashreplace").decode()
 
 
 def configure(settings: Settings) -> None:
-    """Everything goes to standard error; below our level, only what libraries warn of."""
+    """Log to standard error. The log level is ours; libraries log warnings and errors only."""
     handler = logging.StreamHandler()
     handler.setFormatter(
         JsonFormatter()

@@ -1,4 +1,4 @@
-"""A new policy in a process that serves: the last request to reload wins."""
+"""Reloads the policy in a process that serves: the last request for a reload wins."""
 
 import asyncio
 import logging
@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from cartpole.policy.contract import Engine
+from cartpole.predictor import Engine
 
-PATIENCE_SECONDS = 5  # that a load has once there is a later request
+LOAD_TIMEOUT_SECONDS = 5  # for a load, counted from the next request for a reload
 
 logger = logging.getLogger("cartpole")
 
@@ -17,62 +17,64 @@ class Reloader:
     """Loads the model file in a thread, one load at a time.
 
     Attributes:
-        busy: whether one is under way.
-        abandoned: loads that hung, of which a later one has taken the place.
+        is_loading: a load is under way.
+        abandoned_loads: how many loads hung and were replaced by a later one.
     """
 
     def __init__(self, load: Callable[[], Engine], use: Callable[[Engine], None]) -> None:
         self._load, self._use = load, use
-        self.busy, self._again = False, False
-        self._number = self.abandoned = 0
+        self.is_loading, self._is_requested_again = False, False
+        self._load_number = self.abandoned_loads = 0
 
     def request(self) -> None:
-        """Use the model file as it is now, if it is good; else go on as before.
+        """Use the model file as it is now. If it is bad, keep the present policy.
 
-        A load that is under way may have read the file already: then there is one more after it,
-        or in its place if it hangs.
+        The load under way may have read the file already. So another load follows it, or replaces
+        it if it hangs.
         """
         loop = asyncio.get_running_loop()
-        if not self.busy:
+        if not self.is_loading:
             self._start(loop)
-        elif not self._again:
-            self._again = True
-            loop.call_later(PATIENCE_SECONDS, self._give_up, loop, self._number)
+        elif not self._is_requested_again:
+            self._is_requested_again = True
+            loop.call_later(LOAD_TIMEOUT_SECONDS, self._time_out, loop, self._load_number)
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.busy, self._again = True, False
-        self._number += 1
-        # A daemon, unlike those of asyncio.to_thread: a load that hangs doesn't keep the process
-        # from ending.
-        arguments = (loop, self._number)
-        threading.Thread(target=self._run, args=arguments, daemon=True, name="reload").start()
+        self.is_loading, self._is_requested_again = True, False
+        self._load_number += 1
+        # A daemon, unlike the threads of asyncio.to_thread: a load that hangs must not keep the
+        # process from exiting.
+        arguments = (loop, self._load_number)
+        threading.Thread(
+            target=self._load_in_thread, args=arguments, daemon=True, name="reload"
+        ).start()
 
-    def _give_up(self, loop: asyncio.AbstractEventLoop, number: int) -> None:
-        if self.busy and self._number == number:
-            logger.error("reload: it hangs, the next one takes its place")
-            self.abandoned += 1
+    def _time_out(self, loop: asyncio.AbstractEventLoop, number: int) -> None:
+        if self.is_loading and self._load_number == number:
+            logger.error("reload: the load hangs, starting the next one in its place")
+            self.abandoned_loads += 1
             self._start(loop)
 
-    def _run(self, loop: asyncio.AbstractEventLoop, number: int) -> None:
+    def _load_in_thread(self, loop: asyncio.AbstractEventLoop, number: int) -> None:
         result: Engine | Exception
         try:
             result = self._load()
-        except Exception as error:  # whatever it is, what serves goes on
+        except Exception as error:  # no error of a load may end the service
             result = error
         with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(self._loaded, loop, number, result)
+            loop.call_soon_threadsafe(self._finish, loop, number, result)
 
-    def _loaded(
+    def _finish(
         self, loop: asyncio.AbstractEventLoop, number: int, result: Engine | Exception
     ) -> None:
-        if number != self._number:
-            return  # a later one has taken its place
-        self.busy = False
+        if number != self._load_number:
+            return  # abandoned: a later load has replaced it
+        self.is_loading = False
         if isinstance(result, Exception):
-            logger.error("reload refused, the policy from before serves on: %s", result)
+            logger.error("reload rejected, still serving the previous policy: %s", result)
         else:
             self._use(result)
             policy = result.policy
-            logger.info("reload: serves %s (sha256 %s)", policy.path, policy.sha256[:12])
-        if self._again:
+            logger.info("reload: now serving %s (sha256 %s)", policy.path, policy.sha256[:12])
+        if self._is_requested_again:
             self._start(loop)

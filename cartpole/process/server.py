@@ -1,4 +1,4 @@
-"""One process that serves: policy, application and protocol put together, from ready to drained."""
+"""The server of one process: composes policy, application and protocol; drains before it stops."""
 
 import asyncio
 import gc
@@ -13,6 +13,7 @@ from functools import partial
 from typing import cast
 
 import uvicorn
+from starlette.applications import Starlette
 
 from cartpole.api.inference import Inference
 from cartpole.api.routes import Ready
@@ -30,74 +31,20 @@ from cartpole.process.reloading import Reloader
 from cartpole.settings import Settings
 from cartpole.version import __version__
 
-LISTENERS = 16  # connections that a turn of the event loop takes in
-MOST_ACCEPTED = 4096  # connections taken in before the listeners are closed
+# Each socket is listened on this many times: libuv accepts one connection per listener and turn of
+# the event loop, and beside busy connections turns are too few (bench/overload.py).
+LISTENERS = 16
+ACCEPT_TURNS = 4096  # of the event loop, before the listeners are closed
 
 logger = logging.getLogger("cartpole")
 
 
-def build(settings: Settings, counters: WorkerCounters) -> "Server":
-    """All that serving needs, but for the sockets.
-
-    Raises:
-        BadPolicy: the model can't be served, or not by this engine.
-        OSError: the TLS files are no good.
-    """
-    set_threads(settings.threads)
-    predictor = Predictor(load_engine(settings.model, settings.engine), counters)
-    inference, ready = Inference(predictor), Ready(predictor)
-    shared, protocol = _protocol(settings, inference)
-    config = uvicorn.Config(
-        create_app(inference, ready, settings.access_log),
-        loop="uvloop",
-        http=cast(type[asyncio.Protocol], protocol),
-        timeout_graceful_shutdown=settings.shutdown_timeout,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        # Its lines are ours in other words, or one for each bad request.
-        log_level="debug" if settings.log_level == "debug" else "error",
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        ssl_certfile=settings.ssl_certfile,
-        ssl_keyfile=settings.ssl_keyfile,
-    )
-    try:
-        config.load()
-    except OSError as error:  # ssl.SSLError is one
-        raise OSError(f"--ssl-certfile or --ssl-keyfile is no good: {error}") from error
-    if config.ssl:
-        config.ssl.options |= ssl.OP_NO_RENEGOTIATION
-        secured = partial(TLSTransport, shared, config.ssl, protocol)
-        config.http_protocol_class = cast(type[asyncio.Protocol], secured)
-        config.ssl = None  # asyncio serves TCP
-    # What the start has made stays: later collections need not look at it, and copies of this
-    # process share it. Collection goes on; stopping it gains nothing (bench/scale.py: garbage).
-    gc.collect()
-    gc.freeze()
-    return Server(config, shared, predictor, ready, settings)
-
-
-def _protocol(
-    settings: Settings, inference: Inference
-) -> tuple[Shared, Callable[..., HttpConnection]]:
-    """The parts that connections share, and the callable that makes a connection."""
-    limits = ClientLimits(
-        head_bytes=settings.limit_head,
-        head_seconds=settings.head_timeout,
-        body_bytes=settings.limit_body,
-        keep_alive_seconds=settings.keep_alive,
-        connections=settings.limit_connections,
-    )
-    busy_poll = BusyPoll(settings.busy_poll_seconds) if settings.busy_poll else None
-    fast = settings.http == "fast" and not settings.access_log
-    shared = share(limits, inference, fast, busy_poll)
-    return shared, partial(FastConnection if fast else HttpConnection, shared)
-
-
 class Server(uvicorn.Server):
-    """uvicorn's server, which drains before it stops and takes a new policy while it serves."""
+    """uvicorn's server, with draining, reloads and a request limit.
+
+    Attributes:
+        reloader: loads a new policy on SIGHUP.
+    """
 
     def __init__(
         self,
@@ -116,34 +63,32 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """In place of uvicorn's, which raises them again once it has stopped."""
+        """Overrides uvicorn's method, which re-raises the signals when it stops."""
         loop = asyncio.get_running_loop()
-        signals.handle(lambda number: loop.call_soon_threadsafe(self._on_signal, number))
+        signals.deliver_to(lambda number: loop.call_soon_threadsafe(self._on_signal, number))
         try:
             yield
         finally:
-            signals.handle(signals.ignore)
+            signals.deliver_to(signals.ignore)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         assert sockets
         address = _address(self._settings, sockets[0])
-        for one in sockets:
+        for listener in sockets:
             try:
-                one.listen(self.config.backlog)  # uvloop doesn't tell where that fails
-            except OSError as error:  # another program listens there since the socket was bound
+                listener.listen(self.config.backlog)  # uvloop doesn't report if this fails
+            except OSError as error:  # another program has begun to listen since the bind
                 raise OSError(f"can't listen on {address}: {error.strerror}") from error
         self._shared.start(asyncio.get_running_loop())
-        # libuv accepts one connection per listener and turn, which among busy connections is too
-        # few (bench/overload.py): each socket is listened on several times.
         await super().startup([one.dup() for one in sockets for _ in range(LISTENERS)])
         self._counters.mark_ready()
         logger.info("%s", self._summary(address))
 
     def _on_signal(self, number: int) -> None:
-        """SIGTERM drains; a second one, or SIGINT, ends at once."""
+        """SIGTERM drains. A second SIGTERM, or SIGINT, stops at once."""
         if number == signal.SIGHUP:
             self.reloader.request()
-        elif number == signal.SIGUSR1:  # another worker has taken over: no drain
+        elif number == signal.SIGUSR1:  # another worker has taken over, so no drain
             self.should_exit = True
         elif number == signal.SIGINT or self._ready.is_draining:
             self.should_exit = self.force_exit = True
@@ -161,7 +106,7 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter) or drained or self._limit_reached()
 
     def _limit_reached(self) -> bool:
-        """Among several workers it is the supervisor that adds up and stops them all."""
+        """Whether --limit-requests is reached. With several workers, the supervisor checks that."""
         limit = self._settings.limit_requests
         self._counters.set_total_requests(self.server_state.total_requests)
         is_alone = self._settings.workers == 1
@@ -169,17 +114,19 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._shared.connections.stop()
-        # What the kernel has accepted for us is ours: a turn of the loop takes one connection, and
-        # closing the listeners would reset the rest.
-        for _ in range(MOST_ACCEPTED):
+        await self._accept_pending()
+        await super().shutdown(sockets)
+        self._counters.set_total_requests(self.server_state.total_requests)
+        logger.info("stopped after %d requests", self.server_state.total_requests)
+
+    async def _accept_pending(self) -> None:
+        """Accept what waits in the kernel: closing the listeners would reset those connections."""
+        for _ in range(ACCEPT_TURNS):
             before = self._counters.accepted
             for _ in range(3):
                 await asyncio.sleep(0)
             if self._counters.accepted == before:
                 break
-        await super().shutdown(sockets)
-        self._counters.set_total_requests(self.server_state.total_requests)
-        logger.info("stopped after %d requests", self.server_state.total_requests)
 
     def _summary(self, address: str) -> str:
         settings, policy = self._settings, self._predictor.policy
@@ -200,3 +147,82 @@ def _address(settings: Settings, listener: socket.socket) -> str:
     scheme = "https" if settings.ssl_certfile else "http"
     host, port = listener.getsockname()[:2]
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def build(settings: Settings, counters: WorkerCounters) -> Server:
+    """Make a server, up to its sockets.
+
+    Raises:
+        BadPolicy: the model can't be served, or not by this engine.
+        OSError: the TLS files can't be loaded.
+    """
+    set_threads(settings.threads)
+    predictor = Predictor(load_engine(settings.model, settings.engine), counters)
+    inference, ready = Inference(predictor), Ready(predictor)
+    shared, protocol = _protocol(settings, inference)
+    app = create_app(inference, ready, settings.access_log)
+    config = _uvicorn_config(settings, app, protocol)
+    if config.ssl:
+        _terminate_tls(config, config.ssl, shared, protocol)
+    # What was made so far lives as long as the process: no collection need traverse it. Collections
+    # stay enabled, since disabling them gains nothing (bench/scale.py: garbage).
+    gc.collect()
+    gc.freeze()
+    return Server(config, shared, predictor, ready, settings)
+
+
+def _uvicorn_config(
+    settings: Settings, app: Starlette, protocol: Callable[..., HttpConnection]
+) -> uvicorn.Config:
+    """uvicorn's configuration, loaded. Raises OSError if the TLS files can't be loaded."""
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http=cast(type[asyncio.Protocol], protocol),
+        timeout_graceful_shutdown=settings.shutdown_timeout,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        # uvicorn's other lines repeat ours, or come with each bad request.
+        log_level="debug" if settings.log_level == "debug" else "error",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        ssl_certfile=settings.ssl_certfile,
+        ssl_keyfile=settings.ssl_keyfile,
+    )
+    try:
+        config.load()
+    except OSError as error:  # among them ssl.SSLError
+        raise OSError(f"can't load --ssl-certfile or --ssl-keyfile: {error}") from error
+    return config
+
+
+def _terminate_tls(
+    config: uvicorn.Config,
+    context: ssl.SSLContext,
+    shared: Shared,
+    protocol: Callable[..., HttpConnection],
+) -> None:
+    """Put our own TLS transport below the protocol, in place of asyncio's."""
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    secured = partial(TLSTransport, shared, context, protocol)
+    config.http_protocol_class = cast(type[asyncio.Protocol], secured)
+    config.ssl = None  # for asyncio, connections are plain TCP
+
+
+def _protocol(
+    settings: Settings, inference: Inference
+) -> tuple[Shared, Callable[..., HttpConnection]]:
+    """The parts that connections share, and the callable that makes a connection."""
+    limits = ClientLimits(
+        head_bytes=settings.limit_head,
+        head_seconds=settings.head_timeout,
+        body_bytes=settings.limit_body,
+        keep_alive_seconds=settings.keep_alive,
+        connections=settings.limit_connections,
+    )
+    busy_poll = BusyPoll(settings.busy_poll_seconds) if settings.busy_poll else None
+    fast = settings.http == "fast" and not settings.access_log
+    shared = share(limits, inference, fast, busy_poll)
+    return shared, partial(FastConnection if fast else HttpConnection, shared)

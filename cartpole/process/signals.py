@@ -1,6 +1,6 @@
-"""Signals as calls: one thread waits for them, so that none interrupts an import or is lost in one.
+"""Signals as calls in a thread of their own, so that none interrupts an import or is lost in one.
 
-All other threads block them, and so do the processes started from here until they catch them too.
+All other threads block the signals. Child processes inherit that until they install handlers too.
 """
 
 import os
@@ -9,62 +9,64 @@ import threading
 from collections.abc import Callable
 from typing import NoReturn
 
-STOPPING = (signal.SIGINT, signal.SIGTERM)
-CAUGHT = (*STOPPING, signal.SIGHUP, signal.SIGUSR1)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+HANDLED_SIGNALS = (*STOP_SIGNALS, signal.SIGHUP, signal.SIGUSR1)
 
-_lock = threading.RLock()  # a callback that has been replaced is not called any more
+# Held during a callback: once deliver_to returns, the previous callback is not called any more.
+_lock = threading.RLock()
 _callback: Callable[[int], object] | None = None
-_waiting: list[int] = []  # for the first callback
+_pending: list[int] = []  # kept for the first callback
 _cleanups: list[Callable[[], None]] = []
 
 
-def catch() -> None:
-    """From now on, until handle(), SIGINT and SIGTERM end the process with exit code 0."""
-    block()
-    for number in CAUGHT:  # for where a library unblocks them, as multiprocessing does
+def install_signal_handlers() -> None:
+    """Handle signals from now on. Until deliver_to, SIGINT and SIGTERM exit with code 0."""
+    block_signals()
+    for number in HANDLED_SIGNALS:  # in case a library unblocks them, as multiprocessing does
         signal.signal(number, lambda number, frame: _deliver(number))
-    threading.Thread(target=_wait, daemon=True, name="signals").start()
+    threading.Thread(target=_wait_for_signals, daemon=True, name="signals").start()
 
 
-def block() -> None:
-    """In this thread, and in the threads and processes that it starts."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT)
+def block_signals() -> None:
+    """Block them in this thread, and in the threads and processes that it starts."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED_SIGNALS)
 
 
-def handle(callback: Callable[[int], object]) -> None:
-    """Call this, in another thread, with each signal; first with those that have waited for it."""
+def deliver_to(callback: Callable[[int], object]) -> None:
+    """Call this with each signal, in another thread; first, here, with signals still pending."""
     global _callback
     with _lock:
         _callback = callback
-        while _waiting:
-            callback(_waiting.pop(0))
+        while _pending:
+            callback(_pending.pop(0))
 
 
 def ignore(number: int) -> None:
-    """A callback for a process that has done its work."""
+    """The callback of a process that has done its work."""
 
 
-def at_exit_now(cleanup: Callable[[], None]) -> None:
+def add_cleanup(cleanup: Callable[[], None]) -> None:
+    """Call this function in exit_immediately."""
     _cleanups.append(cleanup)
 
 
-def exit_now(code: int = 0) -> NoReturn:
-    """From any thread, whatever the others do. Log lines are written already: none is buffered."""
+def exit_immediately(code: int = 0) -> NoReturn:
+    """End the process from any thread, whatever the others do. No log line is lost: none waits."""
     for cleanup in _cleanups:
         cleanup()
     os._exit(code)
 
 
-def _wait() -> None:
+def _wait_for_signals() -> None:
     while True:
-        _deliver(signal.sigwait(CAUGHT))
+        _deliver(signal.sigwait(HANDLED_SIGNALS))
 
 
 def _deliver(number: int) -> None:
     with _lock:
         if _callback:
             _callback(number)
-        elif number in STOPPING:
-            exit_now()
+        elif number in STOP_SIGNALS:
+            exit_immediately()
         else:
-            _waiting.append(number)
+            _pending.append(number)

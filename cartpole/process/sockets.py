@@ -1,4 +1,4 @@
-"""The sockets to listen on: one for each worker on a TCP port, or one for all on a Unix socket."""
+"""Binds listening sockets: one per worker on a TCP port, or a Unix socket that all share."""
 
 import errno
 import hashlib
@@ -13,15 +13,17 @@ from pathlib import Path
 from cartpole.process import signals
 from cartpole.settings import Settings
 
-RECEIVE_BYTES = 32 * 1024  # that the kernel keeps of a connection which has to wait its turn
+# The kernel buffers this much of each connection while the event loop is busy. With more, a flood
+# of requests waits longer before TCP slows its clients down (bench/overload.py).
+RECEIVE_BYTES = 32 * 1024
 
 
 @contextmanager
-def bound(settings: Settings) -> Iterator[list[socket.socket]]:
-    """A socket for each worker, which listens once that is ready. In the end they are closed.
+def bind_sockets(settings: Settings) -> Iterator[list[socket.socket]]:
+    """Bind a socket for each worker, which listens when it is ready. They are closed at the end.
 
     Raises:
-        OSError: the address can't be had.
+        OSError: the address is in use or invalid.
     """
     with ExitStack() as stack:
         try:
@@ -35,60 +37,63 @@ def bound(settings: Settings) -> Iterator[list[socket.socket]]:
 
 
 def _bind_tcp(settings: Settings, stack: ExitStack) -> list[socket.socket]:
-    """Among several sockets that share a port by SO_REUSEPORT, the kernel spreads connections."""
-    # Without the option it is refused where anyone listens, with or without the option.
+    """Bind a socket per worker with SO_REUSEPORT: the kernel spreads connections over them."""
+    # Bound without SO_REUSEPORT, unless asked for: that fails if any other program listens there.
     first = stack.enter_context(_tcp_socket(settings, settings.port, settings.reuse_port))
     host, port = first.getsockname()[:2]
-    _claim(f"{host}:{port}", stack, settings.reuse_port)
+    _claim_address(f"{host}:{port}", stack, settings.reuse_port)
     if settings.workers == 1:
         return [first]
-    several = [_tcp_socket(settings, port, True) for _ in range(settings.workers)]
+    sockets = [_tcp_socket(settings, port, True) for _ in range(settings.workers)]
     first.close()
-    return [stack.enter_context(one) for one in several]
+    return [stack.enter_context(listener) for listener in sockets]
 
 
 def _tcp_socket(settings: Settings, port: int, share: bool) -> socket.socket:
-    one = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
-    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # old connections don't matter
-    one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)  # connections inherit it
-    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, share)
+    listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
+    # Connections of an earlier instance that are in TIME_WAIT don't matter.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)  # inherited on accept
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, share)
     try:
-        one.bind((settings.host, port))
+        listener.bind((settings.host, port))
     except OSError:
-        one.close()
+        listener.close()
         raise
-    return one
+    return listener
 
 
 def _bind_unix(settings: Settings, stack: ExitStack) -> list[socket.socket]:
     path = settings.uds
     assert path
     folder = path.parent.stat()
-    _claim(f"{folder.st_dev}:{folder.st_ino}:{path.name}", stack)
-    if path.is_socket() and _is_left_behind(path):
+    _claim_address(f"{folder.st_dev}:{folder.st_ino}:{path.name}", stack)
+    if path.is_socket() and _is_stale(path):
         path.unlink()
-    one = stack.enter_context(socket.socket(socket.AF_UNIX))
-    one.bind(str(path))
+    listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+    listener.bind(str(path))
     remove = partial(_remove, path, path.stat().st_ino)
     stack.callback(remove)
-    signals.at_exit_now(remove)
+    signals.add_cleanup(remove)
     path.chmod(0o666)
-    return [one] * settings.workers
+    return [listener] * settings.workers
 
 
-def _is_left_behind(path: Path) -> bool:
+def _is_stale(path: Path) -> bool:
+    """Whether no process listens on this socket any more."""
     with socket.socket(socket.AF_UNIX) as client:
-        client.setblocking(False)  # a queue that is full is a service's too
+        client.setblocking(False)  # don't wait if its queue of connections is full
         return client.connect_ex(str(path)) == errno.ECONNREFUSED
 
 
-def _claim(address: str, stack: ExitStack, share: bool = False) -> None:
-    """Keep other instances from the address, also while the sockets there don't listen yet.
+def _claim_address(address: str, stack: ExitStack, share: bool = False) -> None:
+    """Claim the address against other instances, before the sockets listen.
 
-    An abstract socket's name is taken by one process at a time, and free once that has ended.
+    The claim is an abstract Unix socket: one process can bind its name, and the kernel frees it
+    when that process ends.
 
     Raises:
-        OSError: another instance has it, and doesn't share.
+        OSError: another instance has claimed the address and does not share it.
     """
     if sys.platform != "linux":
         return
@@ -101,7 +106,7 @@ def _claim(address: str, stack: ExitStack, share: bool = False) -> None:
 
 
 def _remove(path: Path, inode: int) -> None:
-    """Unless another instance has put its own socket there."""
+    """Remove the socket file, unless another instance has replaced it by its own."""
     with suppress(FileNotFoundError):
         if path.stat().st_ino == inode:
             path.unlink()
