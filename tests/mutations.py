@@ -157,8 +157,8 @@ MUTATIONS = [
     Mutation(
         "an engine is not compared with the module",
         "cartpole/policy/verify.py",
-        "(_defined(network, observations) & ~right)",
-        "(right & ~right)",
+        "_within_float32(network, observations) & ~right",
+        "right & ~right",
         "policy/test_engines.py policy/test_bad_models.py",
     ),
     Mutation(
