@@ -1,13 +1,9 @@
-"""Tests of cartpole/metrics.py."""
+"""GET /metrics: what the service and the application count, and how it is rendered."""
 
 import asyncio
 import json
-import logging
 import re
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 from starlette.applications import Starlette
@@ -15,9 +11,9 @@ from starlette.applications import Starlette
 from bench.server import serving
 from cartpole.api.inference import Inference
 from cartpole.app import create_app
-from cartpole.http.limits import Worker
-from cartpole.metrics.counters import COLUMNS, Board, Metrics
-from cartpole.metrics.prometheus import PolicyInfo, exposition
+from cartpole.metrics.counters import SharedCounters, WorkerCounters
+from cartpole.metrics.prometheus import PolicyInfo, render_metrics
+from cartpole.metrics.rejections import REJECTIONS
 from cartpole.policy.contract import Engine
 from cartpole.policy.loading import Policy
 from cartpole.predictor import Predictor
@@ -26,6 +22,8 @@ from tests.support.clients import REQUEST, connect
 from tests.support.memory import Connection, statuses
 from tests.support.metrics import read, requests, scrape
 from tests.support.paths import GOLDEN, ROOT
+
+ABOUT = PolicyInfo("a", "b", "c")
 
 
 def test_the_application_counts(engine: Engine, policy: Policy) -> None:
@@ -60,17 +58,17 @@ def test_the_service_counts(http: str) -> None:
         assert found["cartpole_refusals_total", (("reason", "not valid HTTP"),)] == 1
         assert found["cartpole_batch_size_sum", ()] == 64
         assert found["cartpole_workers", ()] == 1
-        assert found["cartpole_connections_open", ()] >= 1  # that of the scrape
+        assert found["cartpole_connections_open", ()] >= 1  # the scrape's own
         assert found["cartpole_connections_accepted_total", ()] >= 2
         pid = (("pid", str(server.process.pid)),)
         assert found["process_resident_memory_bytes", pid] > 1e7
 
 
-def test_histograms_put_values_where_they_belong() -> None:
-    metrics = Metrics()
+def test_histograms_count_each_value_in_its_bucket() -> None:
+    counters = WorkerCounters()
     for nanoseconds in (1, 5000, 5001, 10**9, 10**9 + 1):
-        metrics.forward(1, nanoseconds)
-    found = read(exposition(metrics.board, PolicyInfo("a", "b", "c")))
+        counters.record_forward(1, nanoseconds)
+    found = read(render_metrics(counters.shared, ABOUT))
     by_limit = [
         found["cartpole_inference_seconds_bucket", (("le", limit),)]
         for limit in ("5e-06", "1e-05", "1.0", "+Inf")
@@ -80,62 +78,39 @@ def test_histograms_put_values_where_they_belong() -> None:
 
 @pytest.mark.parametrize("fast", [True, False])
 def test_request_seconds_begin_when_the_head_was_read(engine: Engine, fast: bool) -> None:
-    """Both ways of serving alike: what comes between is the service's time."""
+    """The time between the head and its answer is the service's, on both paths."""
+    predictor = Predictor(engine)
 
     async def ask() -> Connection:
-        connection = Connection(Inference(Predictor(engine)), fast)
+        connection = Connection(Inference(predictor), fast)
         connection.protocol.data_received(REQUEST * 3)
-        time.sleep(0.02)  # the event loop has something else to do
+        time.sleep(0.02)  # the event loop is busy
         await connection.rest()
         return connection
 
     connection = asyncio.run(ask())
     assert statuses(bytes(connection.transport.written)) == [200] * 3
-    found = read(exposition(connection.worker.metrics.board, PolicyInfo("a", "b", "c")))
+    found = read(render_metrics(predictor.counters.shared, ABOUT))
     assert found["cartpole_request_seconds_count", ()] == 3
     assert found["cartpole_request_seconds_bucket", (("le", "0.02"),)] == 0
 
 
-def test_the_seconds_of_the_event_loop_are_its_beats(engine: Engine) -> None:
-    async def pass_seconds() -> Worker:
-        worker = Connection(Inference(Predictor(engine)), True).worker
-        for _ in range(3):
-            worker.tick()
-        return worker
-
-    worker = asyncio.run(pass_seconds())
-    assert worker.metrics.cells[COLUMNS.beats] == 3
-
-
-def test_the_limit_on_requests_counts_workers_that_are_gone(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    caplog.set_level(logging.INFO, "cartpole")
-    board = Board(3)
-    for row, numbers in ((1, (2, 3)), (1, (1, 4)), (2, (2,))):  # row 1 has two, one after the other
-        metrics = Metrics(board, row)
-        for number in numbers:
-            metrics.total_requests(number)
-    assert not board.reached(10)
-    assert caplog.messages == []
-    assert board.reached(9)
-    assert caplog.messages == ["--limit-requests 9 is reached: stopping"]
-
-
-def test_rows_are_summed_and_outlive_their_process(tmp_path: Path) -> None:
-    path = tmp_path / "board"
-    path.touch()
-    board = Board(3, path)
-    program = (
-        "import sys; from pathlib import Path; from cartpole.metrics.counters import *; "
-        "metrics = Metrics(Board(3, Path(sys.argv[1])), int(sys.argv[2])); "
-        "metrics.answered([(200, b'')] * 5 + [(400, b'')], 10)"
-    )
+def test_rows_are_summed() -> None:
+    shared = SharedCounters(3)
     for row in (1, 2, 2):
-        subprocess.run([sys.executable, "-c", program, str(path), str(row)], check=True, cwd=ROOT)
-    assert board.total(COLUMNS.requests["/inference"][200]) == 15
-    found = read(exposition(board, PolicyInfo("a", "b", "c")))
+        counters = WorkerCounters(shared, row)
+        counters.record_answers([(200, b"")] * 5 + [(400, b"")], 10)
+    found = read(render_metrics(shared, ABOUT))
     assert (requests(found), requests(found, status=400)) == (15, 3)
+
+
+def test_every_rejection_has_a_label() -> None:
+    counters = WorkerCounters()
+    for status in REJECTIONS:
+        counters.record_rejection(status)
+    found = read(render_metrics(counters.shared, ABOUT))
+    labels = {labels: n for (name, labels), n in found.items() if name == "cartpole_refusals_total"}
+    assert labels == {(("reason", rejection.reason),): 1 for rejection in REJECTIONS.values()}
 
 
 def test_the_dashboard_asks_for_metrics_that_exist(engine: Engine) -> None:
