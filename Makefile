@@ -1,7 +1,11 @@
-# Every verb works in a fresh clone: it makes .venv first. PYTHON names another interpreter, 3.11+.
+# Every verb works in a fresh clone: it makes .venv first.
+#   PYTHON=python3.12   another interpreter, 3.11 or newer
+#   TORCH_INDEX=URL     the package index to take PyTorch from, such as the one of its CPU wheels
 PYTHON ?= python3
+TORCH_INDEX ?=
 SECONDS ?= 300
 BIN := .venv/bin
+PIP = $(BIN)/pip install --quiet --disable-pip-version-check
 SERVE := .venv/serve.stamp
 DEV := .venv/dev.stamp
 
@@ -67,16 +71,16 @@ soak: $(DEV)
 clean:
 	rm -rf .venv bench/results bench/.peers dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis tests/fuzz/.found
 
-# torch first and on its own, so that nothing else chooses its version.
+# PyTorch first and on its own, so that nothing else chooses its version.
 .venv/torch.stamp:
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -q torch==2.13.0
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cartpole needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + ": try make PYTHON=python3.11")'
+	@echo "cartpole: making .venv and installing PyTorch 2.13.0, once; this may take minutes"
+	@$(PYTHON) -m venv .venv && $(PIP) torch==2.13.0 $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) && touch $@
 
 $(SERVE): .venv/torch.stamp pyproject.toml
-	$(BIN)/pip install -q -e .
-	touch $@
+	@echo "cartpole: installing what serving needs"
+	@$(PIP) -e . && touch $@
 
 $(DEV): .venv/torch.stamp pyproject.toml
-	$(BIN)/pip install -q -e '.[dev]'
-	touch $@ $(SERVE)
+	@echo "cartpole: installing the tools for development"
+	@$(PIP) -e '.[dev]' && touch $@ $(SERVE)

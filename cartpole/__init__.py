@@ -3,6 +3,7 @@
 From Python: `policy = cartpole.load("model_traced.pt")`, then `left, right = policy(x, v, a, w)`.
 """
 
+import importlib
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,5 @@ warnings.filterwarnings("ignore", "Failed to initialize NumPy", UserWarning)
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from cartpole import predictor
-
-    return getattr(predictor, name)
+    module = importlib.import_module("cartpole.predictor")
+    return getattr(module, name)

@@ -6,6 +6,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
+from cartpole import logs
 from cartpole.api.inference import Inference
 from cartpole.api.middleware import MetricsMiddleware
 from cartpole.api.routes import Ready, answer_internal_error, answer_no_route, routes
@@ -31,8 +32,6 @@ def create_app(
         BadSettings: a CARTPOLE_… variable has no valid value.
     """
     if inference is None:
-        from cartpole.process import logs
-
         settings = read_environment(os.environ)
         logs.configure(settings)
         access_log = settings.access_log if access_log is None else access_log

@@ -20,7 +20,8 @@ def serve(argv: list[str]) -> int:
     """Serve until told to stop. Returns the exit code."""
     import logging
 
-    from cartpole.process import logs, resources, worker
+    from cartpole import logs
+    from cartpole.process import resources, worker
     from cartpole.process.exit_codes import EXIT_START, EXIT_USAGE
     from cartpole.process.sockets import bind_sockets
     from cartpole.settings import BadSettings, read

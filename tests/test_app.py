@@ -164,5 +164,5 @@ def test_created_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BadPolicy, match=r"none\.pt"):
         create_app()
     monkeypatch.setenv("CARTPOLE_THREADS", "none")
-    with pytest.raises(BadSettings, match="CARTPOLE_THREADS=none"):
+    with pytest.raises(BadSettings, match="CARTPOLE_THREADS: 'none'"):
         create_app()

@@ -4,7 +4,8 @@ import logging
 import socket
 from pathlib import Path
 
-from cartpole.process import logs, signals
+from cartpole import logs
+from cartpole.process import signals
 from cartpole.process.exit_codes import EXIT_OK, EXIT_START
 from cartpole.settings import Settings
 

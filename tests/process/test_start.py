@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from bench.server import free_port
-from cartpole.process.logs import JsonFormatter
-from cartpole.process.sockets import bound
+from cartpole.logs import JsonFormatter
+from cartpole.process.sockets import bind_sockets
 from cartpole.settings import Settings
 from tests.support.tripwire import tripped
 from tests.support.waiting import wait_until
@@ -26,7 +26,7 @@ IN_USE = "Address already in use"
 @contextmanager
 def instance(listens: bool = True, port: int = 0, **settings: object) -> Iterator[int]:
     """The sockets of a service. Yields the port."""
-    with bound(Settings(port=port, **settings)) as sockets:  # type: ignore[arg-type]
+    with bind_sockets(Settings(port=port, **settings)) as sockets:  # type: ignore[arg-type]
         for one in sockets if listens else []:
             one.listen()
         name = sockets[0].getsockname()
@@ -63,7 +63,7 @@ def test_instances_that_agree_share_a_port(workers: int) -> None:
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_old_connections_do_not_hinder_a_start(workers: int) -> None:
-    with bound(Settings(port=0, workers=workers)) as sockets, ExitStack() as clients:
+    with bind_sockets(Settings(port=0, workers=workers)) as sockets, ExitStack() as clients:
         for one in sockets:
             one.listen()
         port = sockets[0].getsockname()[1]
@@ -162,8 +162,8 @@ def test_closed_standard_descriptors_are_opened(closed: str, tmp_path: Path) -> 
     found = tmp_path / "found"
     child = f"import os; open({str(found)!r}, 'w').write(os.readlink('/proc/self/fd/2'))"
     program = (
-        "import sys, subprocess; from cartpole import start, serve;"
-        f"start.run = lambda argv: subprocess.call([sys.executable, '-c', {child!r}]);"
+        "import sys, subprocess; from cartpole import serve;"
+        f"serve.serve = lambda argv: subprocess.call([sys.executable, '-c', {child!r}]);"
         "serve.main()"
     )
     assert run(closed, program).returncode == 0
