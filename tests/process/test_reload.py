@@ -26,7 +26,7 @@ def reload(server: Server) -> None:
     assert server.process.stderr
     os.kill(server.process.pid, signal.SIGHUP)
     line = next(line for line in server.process.stderr if "reload" in line)
-    assert "reload: serves" in line
+    assert "reload: now serving" in line
 
 
 def resident(server: Server) -> float:

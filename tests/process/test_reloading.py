@@ -56,12 +56,12 @@ def test_requests_during_a_load_are_one_load_after_it(requests: int) -> None:
             loads.reloader.request()
         await loads.let_go()
         assert loads.used == [1]
-        assert loads.reloader.busy
+        assert loads.reloader.is_loading
         await loads.let_go()
-        assert (loads.begun, loads.used, loads.reloader.busy) == (2, [1, 2], False)
+        assert (loads.begun, loads.used, loads.reloader.is_loading) == (2, [1, 2], False)
         loads.reloader.request()
         await loads.let_go()
-        assert (loads.begun, loads.used, loads.reloader.busy) == (3, [1, 2, 3], False)
+        assert (loads.begun, loads.used, loads.reloader.is_loading) == (3, [1, 2, 3], False)
 
     asyncio.run(run())
 
@@ -81,8 +81,8 @@ def test_a_bad_file_is_one_line_and_the_next_request_is_heard(
 
     asyncio.run(run())
     assert caplog.messages == [
-        "reload refused, the policy from before serves on: load 1 is bad",
-        "reload: serves model.pt (sha256 000000000000)",
+        "reload rejected, still serving the previous policy: load 1 is bad",
+        "reload: now serving model.pt (sha256 000000000000)",
     ]
 
 
@@ -96,14 +96,14 @@ def test_a_load_that_ends_after_the_loop_is_forgotten() -> None:
     assert thread.daemon  # the interpreter's end doesn't wait for it
     loads._go.release()
     thread.join(30)
-    assert loads.reloader.busy  # pytest would tell of an exception in the thread
+    assert loads.reloader.is_loading  # pytest would tell of an exception in the thread
     assert loads.used == []
 
 
 def test_a_load_that_hangs_gives_way_to_the_next(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cartpole.process.reloading.PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr("cartpole.process.reloading.LOAD_TIMEOUT_SECONDS", 0.01)
 
     async def run() -> None:
         loads = Loads()
@@ -113,9 +113,9 @@ def test_a_load_that_hangs_gives_way_to_the_next(
             await asyncio.sleep(0.001)
         for _ in range(2):
             loads._go.release()
-        while loads.reloader.busy:
+        while loads.reloader.is_loading:
             await asyncio.sleep(0.001)
-        assert (loads.begun, loads.used, loads.reloader.abandoned) == (2, [2], 1)
+        assert (loads.begun, loads.used, loads.reloader.abandoned_loads) == (2, [2], 1)
 
     asyncio.run(run())
-    assert caplog.messages[0] == "reload: it hangs, the next one takes its place"
+    assert caplog.messages[0] == "reload: the load hangs, starting the next one in its place"

@@ -44,7 +44,7 @@ def test_no_request_to_reload_is_lost_and_none_hinders_the_end(tmp_path: Path) -
     shutil.copy(BUNDLED_MODEL, model)
     command = tripped("cartpole.process.server", signal.SIGHUP)
     with serving(command=[*command, "--port", "{port}", "--model", str(model)]) as server:
-        wait_for_log(server, "reload: serves")  # what was asked for during the start
+        wait_for_log(server, "reload: now serving")  # what was asked for during the start
         os.mkfifo(fifo)
         fifo.rename(model)
         reload(server)
@@ -55,7 +55,7 @@ def test_no_request_to_reload_is_lost_and_none_hinders_the_end(tmp_path: Path) -
         with writing:
             writing.write(BUNDLED_MODEL.read_bytes())
         for _ in range(2):
-            wait_for_log(server, "reload: serves")
+            wait_for_log(server, "reload: now serving")
 
         os.mkfifo(fifo)
         fifo.rename(model)

@@ -22,12 +22,12 @@ from cartpole.process.supervisor import Supervisor
 from tests.support.stub_worker import serve
 import logging, socket
 if __name__ == "__main__":
-    signals.catch()
+    signals.install_signal_handlers()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     settings = Settings(model=Path(sys.argv[1]), workers=2)
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
     supervisor = Supervisor(settings, sockets, serve)
-    supervisor.run()
+    supervisor.supervise()
     sys.exit(supervisor.exit_code)
 """
 

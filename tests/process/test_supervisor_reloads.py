@@ -18,7 +18,7 @@ def test_reloads_wait_for_rows_that_lingering_workers_keep(
         if number == 3:  # those of before have all rows
             for _ in range(20):
                 service.supervisor.step()
-            assert len(service.pids()) == len(service.pool.board.rows) - 1
+            assert len(service.pids()) == len(service.pool.counters.rows) - 1
             assert len(service.serving()) == 2  # retiring ones are not counted
             assert caplog.messages.count("reload: done") == 2
             service.let_pass(36)
@@ -35,10 +35,10 @@ def test_reloads_wait_for_rows_that_lingering_workers_keep(
 def test_a_dead_worker_keeps_its_row_no_longer(make: Start) -> None:
     service = make("serve")
     service.start()
-    for number in range(1, len(service.pool.board.rows) + 1):
+    for number in range(1, len(service.pool.counters.rows) + 1):
         victim = min(service.serving())
         os.kill(victim, signal.SIGKILL)
-        service.until_logged("ended by SIGKILL: replaced", number)
+        service.until_logged("ended by SIGKILL; replacing it", number)
         assert victim not in service.start()
     assert service.pids() == service.serving()
 
@@ -68,7 +68,7 @@ def test_a_refused_reload_says_why_and_the_next_one_works(
     service.until(lambda: len(caplog.messages) == 2)
     assert caplog.messages == [
         "reload: replacing 2 workers",
-        "reload refused, the workers from before serve on: "
+        "reload rejected, the previous workers keep serving: "
         f"worker {successor} ended with 3 while starting",
     ]
     assert service.serving() == old
@@ -87,7 +87,7 @@ def test_a_successor_that_is_killed_has_another(
     old = service.start()
     service.order("die")
     service.signal(signal.SIGHUP)
-    service.until_logged("ended by SIGKILL while starting: again in 1 s")
+    service.until_logged("ended by SIGKILL while starting; retrying in 1 s")
     assert service.serving() == old
     service.order("serve")
     service.pool.clock.now += 1

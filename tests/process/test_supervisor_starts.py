@@ -69,13 +69,13 @@ def check_retried(
     """One of two workers dies: the other serves on, and so it does while workers are replaced."""
     victim, other = sorted(old)
     os.kill(victim, signal.SIGKILL)
-    failed = f"can't start a worker: {reason}: again in "
+    failed = f"can't start a worker: {reason}; retrying in "
     service.until_logged(failed + "1 s")
     for seconds, following in ((1, 2), (2, 5), (5, 10), (10, 30), (30, 30)):
         service.let_pass(seconds - 1)
         assert caplog.messages[-1] == failed + f"{seconds} s"
         service.let_pass(1)
-        service.until_logged(f"again in {following} s", 2 if seconds == following else 1)
+        service.until_logged(f"retrying in {following} s", 2 if seconds == following else 1)
     assert len(caplog.records) == 7  # with that of the death
     assert service.serving() == service.pids() == {other}
     service.signal(signal.SIGHUP)
@@ -99,8 +99,8 @@ def test_a_first_worker_that_is_killed_while_starting(
     service.supervisor.step()
     (first,) = service.pids()
     service.until(lambda: caplog.messages)
-    assert caplog.messages == [f"worker {first} ended by SIGKILL while starting: again in 1 s"]
-    assert not service.supervisor.ended()
+    assert caplog.messages == [f"worker {first} ended by SIGKILL while starting; retrying in 1 s"]
+    assert not service.supervisor.is_finished
     service.order("serve")
     service.pool.clock.now += 1
     assert len(service.start()) == 2
@@ -114,12 +114,12 @@ def test_a_first_worker_that_can_not_serve(
     service.supervisor.step()
     (first,) = service.pids()
     if code == 3:  # it has said why; nor will the next
-        service.until(service.supervisor.ended)
+        service.until(lambda: service.supervisor.is_finished)
         assert service.supervisor.exit_code == 3
         assert caplog.messages == []
     else:
         service.until(lambda: caplog.messages)
-        assert caplog.messages == [f"worker {first} ended with 1 while starting: again in 1 s"]
+        assert caplog.messages == [f"worker {first} ended with 1 while starting; retrying in 1 s"]
 
 
 def test_a_worker_that_can_not_start_again(make: Start, caplog: pytest.LogCaptureFixture) -> None:
@@ -128,10 +128,10 @@ def test_a_worker_that_can_not_start_again(make: Start, caplog: pytest.LogCaptur
     service.order("exit 3")
     os.kill(victim, signal.SIGKILL)
     for wait in (1, 2, 5):
-        service.until_logged(f" ended with 3 while starting: again in {wait} s")
+        service.until_logged(f" ended with 3 while starting; retrying in {wait} s")
         assert service.serving() == {other}
         service.let_pass(wait)
-    assert caplog.messages[0] == f"worker {victim} ended by SIGKILL: replaced"
+    assert caplog.messages[0] == f"worker {victim} ended by SIGKILL; replacing it"
     service.order("serve")
     service.let_pass(10)
     assert other in service.start()
@@ -142,18 +142,18 @@ def test_a_fault_of_our_own_reaches_no_worker(
 ) -> None:
     service = make()
     victim, other = sorted(service.start())
-    look = service.pool.look
+    poll = service.pool.poll
     faults = [True]
 
     def break_down() -> None:
-        look()
+        poll()
         if faults.pop():
             raise KeyError("row")
 
-    monkeypatch.setattr(service.pool, "look", break_down)
+    monkeypatch.setattr(service.pool, "poll", break_down)
     os.kill(victim, signal.SIGKILL)
     assert not service.supervisor.step()
-    assert caplog.messages[0] == "the supervisor failed: again in 1 s"
+    assert caplog.messages[0] == "the supervisor failed; retrying in 1 s"
     assert caplog.records[0].exc_info
     faults += [False] * 10_000
     assert other in service.start()

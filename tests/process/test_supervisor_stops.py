@@ -14,7 +14,7 @@ def test_stops(make: Start, caplog: pytest.LogCaptureFixture, number: signal.Sig
     service = make()
     workers = service.start()
     service.signal(number)
-    service.until(service.supervisor.ended)
+    service.until(lambda: service.supervisor.is_finished)
     assert received(service) == {pid: [number.name] for pid in workers}
     assert (service.supervisor.exit_code, caplog.messages) == (0, [])
 
@@ -31,7 +31,7 @@ def test_two_signals_at_once_are_two(make: Start) -> None:
         pid: ["SIGINT", "SIGTERM"] for pid in workers
     }
     service.pool.clock.now += 6
-    service.until(service.supervisor.ended)
+    service.until(lambda: service.supervisor.is_finished)
     assert service.supervisor.exit_code == 0
 
 
@@ -42,7 +42,7 @@ def test_a_stubborn_worker_is_killed_in_the_end(make: Start) -> None:
     service.let_pass(20)
     assert service.pids() == workers
     service.pool.clock.now += 1
-    service.until(service.supervisor.ended)
+    service.until(lambda: service.supervisor.is_finished)
     assert service.supervisor.exit_code == 0
 
 
@@ -57,7 +57,7 @@ def test_stops_though_a_start_hangs(make: Start, when: str) -> None:
     service.supervisor.step()
     service.until(lambda: len(service.pids()) <= 1)
     service.pool.clock.now += 1.1
-    service.until(service.supervisor.ended)
+    service.until(lambda: service.supervisor.is_finished)
     assert service.supervisor.exit_code == 0
 
 
@@ -67,12 +67,12 @@ def test_stops_after_so_many_requests_of_all_workers(
     service = make(limit_requests=10)
     workers = service.start()
     for row, number in ((1, 4), (2, 5)):
-        service.pool.board.rows[row][COLUMNS.total_requests] = number
+        service.pool.counters.rows[row][COLUMNS.total_requests] = number
     for _ in range(10):
         service.supervisor.step()
     assert service.serving() == workers
-    service.pool.board.rows[1][COLUMNS.total_requests] = 5
-    service.until(service.supervisor.ended)
+    service.pool.counters.rows[1][COLUMNS.total_requests] = 5
+    service.until(lambda: service.supervisor.is_finished)
     assert received(service) == {pid: ["SIGUSR1"] for pid in workers}
     assert caplog.messages == ["--limit-requests 10 is reached: stopping"]
     assert caplog.records[0].levelno == logging.INFO

@@ -115,7 +115,7 @@ def test_one_worker_takes_a_new_policy_too(tmp_path: Path) -> None:
 
         def reload() -> None:
             server.process.send_signal(signal.SIGHUP)
-            wait_for_log(server, "reload: serves")
+            wait_for_log(server, "reload: now serving")
 
         load = under_load(server, reload)
         check_all_answered(load)
@@ -141,7 +141,7 @@ def test_a_killed_worker_is_replaced(pair: Pair) -> None:
 
     def kill() -> None:
         os.kill(victim, signal.SIGKILL)
-        wait_for_log(pair.server, f"worker {victim} ended by SIGKILL: replaced")
+        wait_for_log(pair.server, f"worker {victim} ended by SIGKILL; replacing it")
 
     load = under_load(pair.server, kill)
     # What was in flight on its connections may be lost, at most one request on each.
@@ -158,7 +158,7 @@ def test_a_killed_worker_is_replaced(pair: Pair) -> None:
 def test_a_hung_worker_is_replaced(pair: Pair) -> None:
     restarts, (hung, other) = pair.restarts(), sorted(pair.children())
     os.kill(hung, signal.SIGSTOP)
-    wait_for_log(pair.server, f"worker {hung} stood still for 5 s and was killed: replaced")
+    wait_for_log(pair.server, f"worker {hung} did not respond for 5 s and was killed; replacing it")
     wait_until(lambda: len(pair.children() - {hung}) == 2)
     wait_for_workers(pair.server)
     assert other in pair.children()
@@ -193,7 +193,7 @@ def test_counters_never_go_back(pair: Pair) -> None:
         pair.signal(signal.SIGHUP)
         await asyncio.to_thread(wait_for_log, pair.server, "reload: done")
         os.kill(max(pair.children()), signal.SIGKILL)
-        await asyncio.to_thread(wait_for_log, pair.server, "ended by SIGKILL: replaced")
+        await asyncio.to_thread(wait_for_log, pair.server, "ended by SIGKILL; replacing it")
         await more()
         load.stop = True
         await loading

@@ -1,6 +1,6 @@
-"""What a supervisor's worker runs in tests: it starts in a tenth of a second, and serves nothing.
+"""A stub in place of a worker: it starts in a tenth of a second, and serves nothing.
 
-It reads its orders from the model's file, once; cartpole.process.server would read the policy.
+It reads its orders from the model file, once. A real worker would load the policy from it.
 """
 
 import os
@@ -10,18 +10,19 @@ import threading
 import time
 from pathlib import Path
 
-from cartpole.metrics.counters import Board, Metrics
+from cartpole.metrics.counters import SharedCounters, WorkerCounters
 from cartpole.settings import Settings
 
-BEAT_SECONDS = 0.01
-LIFE_SECONDS = 120  # a stubborn one outlives tests that fail, but not for ever
+HEARTBEAT_SECONDS = 0.01
+LIFE_SECONDS = 120  # so that a stubborn worker does not outlive a failed test for ever
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
-def serve(settings: Settings, sockets: list[socket.socket], board: Path, row: int) -> int:
-    """Orders: `exit CODE`, `exit CODE late`, `die`, `hang`, `stubborn` (it never ends), `serve`."""
-    metrics = Metrics(Board.shared(settings.workers, board), row)
-    orders = settings.model.read_text().split()  # a FIFO makes it wait here
+def serve(settings: Settings, sockets: list[socket.socket], counters_file: Path, row: int) -> int:
+    """Follow the orders: exit CODE, exit CODE late, die, hang, stubborn (never ends), or serve."""
+    shared = SharedCounters.for_workers(settings.workers, counters_file)
+    counters = WorkerCounters(shared, row)
+    orders = settings.model.read_text().split()  # blocks if it is a FIFO
     with open(settings.model.with_name("readers"), "a") as readers:
         readers.write(f"{os.getpid()}\n")
     if orders[0] == "exit":
@@ -42,8 +43,8 @@ def serve(settings: Settings, sockets: list[socket.socket], board: Path, row: in
     for number in SIGNALS:
         signal.signal(number, end)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    metrics.ready()
+    counters.mark_ready()
     until = time.monotonic() + LIFE_SECONDS
-    while not ended.wait(BEAT_SECONDS) and time.monotonic() < until:
-        metrics.beat()
+    while not ended.wait(HEARTBEAT_SECONDS) and time.monotonic() < until:
+        counters.heartbeat()
     return 0

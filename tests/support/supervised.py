@@ -66,7 +66,7 @@ class Service:
         return self.serving()
 
     def serving(self) -> set[int]:
-        rows = [row for row in self.pool.board.rows if row[COLUMNS.ready]]
+        rows = [row for row in self.pool.counters.rows if row[COLUMNS.ready]]
         assert len({row[COLUMNS.pid] for row in rows}) == len(rows)
         return {row[COLUMNS.pid] for row in rows}
 
@@ -82,14 +82,14 @@ class Service:
         self.supervisor.signal_queue += numbers
 
     def restarts(self) -> int:
-        return self.pool.board.total(COLUMNS.restarts)
+        return self.pool.counters.total(COLUMNS.restarts)
 
     def let_pass(self, seconds: int, stopped: int = 0) -> None:
         """So many seconds, in each of which all that serve beat but for the one that is stopped."""
         for _ in range(seconds):
-            rows = [row for row in self.pool.board.rows if row[COLUMNS.ready]]
+            rows = [row for row in self.pool.counters.rows if row[COLUMNS.ready]]
             awake = [row for row in rows if row[COLUMNS.pid] != stopped]
-            before = [row[COLUMNS.beats] for row in awake]
+            before = [row[COLUMNS.heartbeats] for row in awake]
             for row, beats in zip(awake, before, strict=True):
                 self.until(partial(_beats_beyond, row, beats))
             self.pool.clock.now += 1
@@ -104,7 +104,7 @@ class Service:
 
 
 def _beats_beyond(row: memoryview, beats: int) -> bool:
-    return bool(row[COLUMNS.beats] > beats)
+    return bool(row[COLUMNS.heartbeats] > beats)
 
 
 Start = Callable[..., Service]
