@@ -1,4 +1,4 @@
-"""What several test modules share: the shipped model, a engine for it, and a bare ASGI client."""
+"""Fixtures for all tests: the shipped model, an engine for it, a frozen model, a certificate."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from tests.support.paths import REFERENCE_MODEL
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
-    """As the service has it; PyTorch's idle threads would spin beside other tests."""
+    """One thread, as in the service: PyTorch's idle threads would slow down parallel tests."""
     set_threads(1)
 
 
@@ -33,7 +33,7 @@ def engine(policy: Policy) -> Engine:
 def frozen_model(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, tuple[float, float]]:
-    """A file as cart-pole-rs's, and where it is, its own; with the logits of (0, 0, -1, 0).
+    """A model file like that of cart-pole-rs, and the logits of (0, 0, -1, 0).
 
     That is: traced, two heads, frozen, optimized for inference, without metadata.
     """
@@ -47,7 +47,7 @@ def frozen_model(
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of certificate.pem and key.pem, signed by itself."""
+    """A folder with a self-signed certificate.pem and its key.pem."""
     folder = tmp_path_factory.mktemp("tls")
     make_certificate(folder)
     return folder

@@ -1,4 +1,4 @@
-"""`make mutations`: one fault at a time is put into a copy of the service; its tests must see it.
+"""`make mutations`: put one fault at a time into a copy of the service; a test must fail.
 
 A fault that no test sees is printed, and makes the exit code 1.
 """
@@ -179,7 +179,7 @@ MUTATIONS = [
 
 
 def seen(mutation: Mutation, folder: Path) -> bool:
-    """Whether a test fails of this fault."""
+    """Whether a test fails because of this mutation."""
     path = folder / mutation.file
     text = path.read_text()
     assert text.count(mutation.old) == 1, f"{mutation.name}: {text.count(mutation.old)} places"

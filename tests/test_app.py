@@ -106,7 +106,7 @@ def test_a_failing_forward_is_a_json_500(engine: Engine, caplog: Any) -> None:
 
 
 async def exchange(app: Any, scope: dict[str, Any], *received: str) -> list[Any]:
-    """What the application sends when it receives messages of these types."""
+    """The messages that the application sends when it receives messages of these types."""
     messages, sent = [{"type": one} for one in received], []
 
     async def receive() -> dict[str, Any]:
@@ -146,7 +146,7 @@ def test_served_by_uvicorn_alone() -> None:
 
 @pytest.mark.parametrize("path", [b"/\x1b[31m", b"/\xff", b"/a\nb"])
 def test_the_access_log_is_printable(engine: Engine, caplog: Any, path: bytes) -> None:
-    """Another server than ours may let such a path through."""
+    """Other ASGI servers may pass such a path on."""
     caplog.set_level("INFO", "cartpole.access")
 
     async def escaped(scope: Any, receive: Any, send: Any) -> None:

@@ -1,4 +1,4 @@
-"""Tests of deploy/: the files are tried with the programs that read them."""
+"""Tests of deploy/: each file is read by the program that it configures."""
 
 import shutil
 import subprocess

@@ -66,7 +66,7 @@ def test_from_a_wheel_in_another_folder(tmp_path: Path, policy: Policy) -> None:
 
 
 def test_imports_no_more_than_it_needs() -> None:
-    """Neither the command's help nor the served application imports anything of the extras."""
+    """Neither the command nor the application imports packages of the extras."""
     program = (
         "import sys, cartpole.app, cartpole.serve;"
         "extras = {'gymnasium', 'stable_baselines3', 'pyperf', 'rl_zoo3', 'hypothesis', 'numba'};"

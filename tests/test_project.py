@@ -1,4 +1,4 @@
-"""What the README says of the project, held against the project."""
+"""The README agrees with the project."""
 
 import re
 import tomllib

@@ -72,7 +72,7 @@ def test_every_truncated_prefix_of_a_request(server: Server) -> None:
 
 
 def test_holds_the_pole_for_500_steps_in_each_of_100_episodes(server: Server) -> None:
-    """The episodes go in step: each time, one write asks for all of them."""
+    """The episodes run in lockstep: each step pipelines one request per episode."""
     episodes = [gymnasium.make("CartPole-v1") for _ in range(100)]
     states = [each.reset(seed=20_000 + number)[0] for number, each in enumerate(episodes)]
     truncated = [False] * len(episodes)
@@ -94,7 +94,7 @@ def ask(state: Any) -> bytes:
 
 
 def read_answers(client: socket.socket, number: int) -> list[bytes]:
-    """So many whole answers, each with a JSON object as its body."""
+    """Read this number of complete responses, each with a JSON object as its body."""
     received = b""
     while received.count(b"}") < number:
         more = client.recv(65536)

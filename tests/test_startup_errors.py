@@ -47,9 +47,9 @@ def test_bad_models_stop_the_start(tmp_path: Path, workers: str) -> None:
 
 
 def test_nobody_can_connect_before_it_is_ready(tmp_path: Path) -> None:
-    """The port is bound at once, so that a start can fail on it, but listens only then."""
+    """The port is bound first, so that a start fails early, but listens only when ready."""
     model = tmp_path / "model.pt"
-    os.mkfifo(model)  # the start waits here until it is written
+    os.mkfifo(model)  # the start blocks here until something is written
     port = free_port()
     process = subprocess.Popen([*SERVE, "--port", str(port), "--model", str(model)], stderr=-1)
     try:

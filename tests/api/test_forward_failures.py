@@ -1,4 +1,4 @@
-"""Forwards that fail: what their clients get, and what the log says."""
+"""Failing forwards: the responses and the log."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Tests of cartpole/observation.py."""
+"""Tests of cartpole/api/observation.py."""
 
 import re
 from itertools import permutations
@@ -125,7 +125,7 @@ def test_every_truncated_prefix() -> None:
             accepted[whole[:length]] = parse(whole[:length])
         except BadObservation as error:
             assert re.match(f"({'|'.join(NAMES)})", str(error))
-    # Only a cut inside the last number leaves a number.
+    # Only a cut inside the last number still leaves a number.
     start = whole.index(b"angular_velocity=") + len(b"angular_velocity=")
     assert {length for length in map(len, accepted)} == {
         start + len(text) for text in (b"1", b"12", b"12.", b"12.7", b"12.75")
@@ -144,7 +144,7 @@ def test_every_float32_reads_back(values: list[float]) -> None:
 
 @given(st.text(alphabet="0123456789.eE+-_ naif\u0661", max_size=12))
 def test_agrees_with_grammar_and_float32(text: str) -> None:
-    """The oracle: the grammar says what is a number, float what it is, numpy whether it fits."""
+    """Compare with an oracle: a regular expression, float() and numpy.float32."""
     encoded = query(angle=quote(text))
     with np.errstate(over="ignore"):
         good = bool(GRAMMAR.fullmatch(text)) and bool(np.isfinite(np.float32(float(text))))

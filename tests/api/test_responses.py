@@ -1,4 +1,4 @@
-"""Tests of cartpole/reply.py."""
+"""Tests of cartpole/api/responses.py."""
 
 import orjson
 import pytest

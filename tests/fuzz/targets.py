@@ -1,4 +1,4 @@
-"""What is fuzzed: each target takes any bytes and raises where something is wrong."""
+"""Fuzz targets. Each takes arbitrary bytes and raises if the service behaves wrongly."""
 
 import asyncio
 import tempfile
@@ -19,7 +19,7 @@ from tools.agent import BadAgent, read_agent
 
 
 def query(data: bytes) -> None:
-    """The parser, held against the standard library's reading of the same query string."""
+    """Compare the parser with urllib.parse on the same query string."""
     try:
         found = parse(data)
     except BadObservation as error:
@@ -36,7 +36,7 @@ def inference() -> Inference:
 
 
 def connection(data: bytes) -> None:
-    """Any bytes, split anywhere, to the fast path and to ASGI: both must answer the same.
+    """Send arbitrary bytes, split anywhere, to both modes, which must answer the same.
 
     The first byte: into how many parts (its low bits), whether the client half-closes (128), and
     whether all is tried once more under TLS (8), in turns so short that requests wait (16), with
@@ -60,17 +60,17 @@ def connection(data: bytes) -> None:
 
 
 def model(data: bytes) -> None:
-    """The loader: a policy or BadPolicy, whatever the file holds."""
+    """The loader returns a policy or raises BadPolicy for any file."""
     _read(load, BadPolicy, data)
 
 
 def agent(data: bytes) -> None:
-    """The reader of Stable-Baselines3's zips."""
+    """The reader of Stable-Baselines3 zips returns an agent or raises BadAgent."""
     _read(read_agent, BadAgent, data)
 
 
 def _read(read: Callable[[Path], object], refusal: type[Exception], data: bytes) -> None:
-    """A file of these bytes is read, or refused in one line."""
+    """Read a file of these bytes; an error has one line."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "file"
         path.write_bytes(data)

@@ -78,7 +78,7 @@ def test_an_encoder_that_fails(
 
 
 @pytest.mark.parametrize("fast", [True, False])
-def test_who_asks_much_at_once_lets_others_go_between(inference: Inference, fast: bool) -> None:
+def test_a_greedy_client_lets_others_go_between(inference: Inference, fast: bool) -> None:
     async def run() -> None:
         greedy = Connection(inference, fast)
         modest = greedy.another()
@@ -89,7 +89,7 @@ def test_who_asks_much_at_once_lets_others_go_between(inference: Inference, fast
         while not modest.transport.written:
             await asyncio.sleep(0)
         assert greedy.transport.written.count(b"HTTP/1.1 200 OK") < 200
-        greedy.protocol.data_received(OTHER)  # as TLS may, though it was told not to
+        greedy.protocol.data_received(OTHER)  # TLS may deliver data although reading is paused
         await greedy.rest()
         await greedy.rest()
         received = answers(bytes(greedy.transport.written))
@@ -101,7 +101,7 @@ def test_who_asks_much_at_once_lets_others_go_between(inference: Inference, fast
 
 
 @pytest.mark.parametrize("fast", [True, False])
-def test_what_is_held_survives_the_end_of_what_is_sent(inference: Inference, fast: bool) -> None:
+def test_deferred_requests_survive_a_half_close(inference: Inference, fast: bool) -> None:
     async def run() -> None:
         connection = Connection(inference, fast)
         for _ in range(2):
@@ -135,7 +135,7 @@ def test_time_that_runs_out_while_a_batch_is_pending(inference: Inference) -> No
         connection = Connection(inference, True)
         connection.protocol.data_received(USUAL)
         connection.shared.connections.stop()
-        connection.shared.clock.now += 1000  # as after a long stop, before the batch is answered
+        connection.shared.clock.now += 1000  # as after SIGSTOP, with the batch still pending
         connection.shared.connections._sweep(asyncio.get_running_loop())
         assert len(answers(bytes(connection.transport.written))) == 1
         assert connection.transport.closed  # and only then

@@ -1,4 +1,4 @@
-"""HTTP/1.1 by the book: what RFC 9110 and 9112 ask of a server, one row each, in both modes."""
+"""Conformance with RFC 9110 and 9112, in both modes: one row per requirement."""
 
 import re
 import socket
@@ -22,9 +22,9 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 
 @pytest.mark.parametrize(("section", "sent", "status"), REJECTED, ids=[row[0] for row in REJECTED])
-def test_refused(server: Server, section: str, sent: bytes, status: int) -> None:
+def test_rejected(server: Server, section: str, sent: bytes, status: int) -> None:
     with connect(server) as client:
-        with suppress(OSError):  # it may have heard enough
+        with suppress(OSError):  # the server may have closed already
             client.sendall(sent)
         received = read_all(client)  # returns only where the connection is closed
     assert statuses(received) == [status]
@@ -34,14 +34,14 @@ def test_refused(server: Server, section: str, sent: bytes, status: int) -> None
 
 
 @pytest.mark.parametrize(("section", "sent", "status"), ACCEPTED, ids=[row[0] for row in ACCEPTED])
-def test_taken(server: Server, section: str, sent: bytes, status: int) -> None:
+def test_accepted(server: Server, section: str, sent: bytes, status: int) -> None:
     with connect(server) as client:
         client.sendall(sent)
         client.shutdown(socket.SHUT_WR)
         assert statuses(read_all(client)) == [status]
 
 
-def test_what_was_asked_before_a_malformed_request_is_answered(server: Server) -> None:
+def test_requests_before_a_malformed_one_are_answered(server: Server) -> None:
     for bad in (b"nonsense\r\n\r\n", get(), head(b"GET / HTTP/1.2"), head(b"GET * HTTP/1.1")):
         with connect(server) as client:
             client.sendall(GOOD * 3 + bad + GOOD)
@@ -74,7 +74,7 @@ def test_100_continue_only_where_it_is_asked_and_known(server: Server) -> None:
 def test_a_refused_head_request_gets_no_body(
     server: Server, lines: tuple[bytes, ...], rest: bytes, status: int
 ) -> None:
-    """RFC 9110, 9.3.2. What is no request at all after it gets one."""
+    """RFC 9110, 9.3.2. A malformed request behind a HEAD request gets a body."""
     with connect(server) as client:
         client.sendall(head(b"HEAD /inference HTTP/1.1", *lines) + rest)
         received = read_all(client)
@@ -102,13 +102,13 @@ def test_one_answer_however_a_bad_body_arrives(server: Server) -> None:
             received = client.recv(4096)
             for piece in pieces:
                 client.sendall(piece)
-                time.sleep(0.05)  # each is a read of its own, as far as this can be had
+                time.sleep(0.05)  # so that the server reads each piece on its own, as a rule
             received += read_all(client)
             assert statuses(received) == [200, 400]
 
 
 def test_100_continue_is_waited_for_in_vain_but_not_for_ever(server: Server) -> None:
-    with connect(server) as client:  # as curl does: it sends nothing until it is answered
+    with connect(server) as client:  # as curl does: it waits before it sends the body
         client.sendall(head(b"POST /inference HTTP/1.1", b"Content-Length: 3",
                             b"Expect: 100-continue"))  # fmt: skip
         received = read_all(client)
@@ -119,8 +119,8 @@ def test_100_continue_is_waited_for_in_vain_but_not_for_ever(server: Server) -> 
 def test_an_endless_header_is_cut_off_early(server: Server) -> None:
     with connect(server) as client:
         client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 65536)
-        assert statuses(client.recv(65536)) == [431]  # though the client has not ended
-        with suppress(OSError):  # what comes after is not kept
+        assert statuses(client.recv(65536)) == [431]  # while the client is still sending
+        with suppress(OSError):  # the server discards the rest
             for _ in range(128):
                 client.send(b"a" * 65536)
     assert server.get(f"/inference?{GOLDEN}")[0] == 200

@@ -32,7 +32,7 @@ def test_100_continue_where_the_body_is_read(inference: Inference, fast: bool) -
         assert b"connection: close" not in answer
         assert (await connection.send(EXPECTING + b"abc")).count(b"100 Continue") == 1
         assert statuses(bytes(connection.transport.written)) == [200, 100, 200, 200]
-        # Behind another one that is still being answered.
+        # Behind a request that is still being answered.
         await connection.send(request("", start=POST) + EXPECTING)
         assert statuses(bytes(connection.transport.written))[4:] == [200, 100]
         await connection.send(b"abc")
@@ -59,7 +59,7 @@ def test_no_100_continue_where_it_is_not_asked_or_not_known(
 
 
 def test_a_final_answer_in_place_of_100_continue_is_the_last(inference: Inference) -> None:
-    """Whether the client sends its body now can't be known: nothing more is read."""
+    """The server cannot know whether the client will send the body, so it reads nothing more."""
     for parts in ([EXPECTING], [EXPECTING, b"abc" + USUAL], [EXPECTING, USUAL]):
         answer = both(inference, parts)
         assert statuses(answer) == [405]

@@ -1,4 +1,4 @@
-"""Heads, bodies and their time are counted one by one, however reads divide them.
+"""Size and time limits apply to each head and body, no matter how reads split them.
 
 In memory, in both modes.
 """
@@ -104,7 +104,7 @@ def test_time_in_which_a_client_is_held_is_not_its_own(
         connection.shared.turns.begin()
         connection.shared.turns.bytes_this_turn = (
             connection.shared.turns.bytes_per_turn + 1
-        )  # this turn has read enough
+        )  # the turn's budget is spent
         connection.protocol.data_received(b"x")
         assert connection.protocol._deferred
         wait(connection, seconds + 1)

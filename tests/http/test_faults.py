@@ -25,7 +25,7 @@ def server(request: pytest.FixtureRequest, certificate: Path) -> Iterator[Server
 
 
 def exchange(server: Server, sent: bytes) -> bytes:
-    """All that comes back, for what is sent in one write before the client half-closes."""
+    """Send in one write, half-close, and read until the server closes."""
     with connect(server) as client:
         client.sendall(sent)
         half_close(client)
@@ -108,6 +108,7 @@ def test_resets_at_every_stage(server: Server) -> None:
             client.sendall(sent)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             client.close()
+    assert server.get("/health/live")[0] == 200
 
 
 def test_upgrades_and_expectations_are_not_granted(server: Server) -> None:

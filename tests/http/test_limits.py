@@ -1,4 +1,4 @@
-"""Limits on connections and time, in memory, both ways of serving: tests of cartpole/limits.py."""
+"""Limits on connections and time, in memory, in both modes: tests of cartpole/http/limits.py."""
 
 import asyncio
 import gc
@@ -70,8 +70,8 @@ def test_few_wait_past_the_limit_and_not_for_long(
 
 
 @pytest.mark.parametrize("fast", [True, False])
-def test_who_leaves_answers_unread_is_let_go(inference: Inference, fast: bool) -> None:
-    """However the connection came to be closed: closing waits until all is sent."""
+def test_clients_that_leave_answers_unread_are_closed(inference: Inference, fast: bool) -> None:
+    """Closing waits until all responses are sent, however the connection came to be closed."""
 
     async def test() -> None:
         idle, last, gone = (Connection(inference, fast) for _ in range(3))
@@ -94,7 +94,7 @@ def test_who_leaves_answers_unread_is_let_go(inference: Inference, fast: bool) -
 @pytest.mark.parametrize(
     "sent", [CORPUS["close"], USUAL + b"nonsense\r\n\r\n"], ids=["last", "bad"]
 )
-def test_who_reads_the_last_answers_slowly_gets_them(
+def test_clients_that_read_the_last_answers_slowly_get_them(
     inference: Inference, fast: bool, sent: bytes
 ) -> None:
     async def test() -> None:
@@ -146,7 +146,7 @@ def test_after_the_stop_nobody_is_waited_for_long(
 @pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize("eof", [True, False])
 def test_an_application_that_waits_for_a_body(inference: Inference, fast: bool, eof: bool) -> None:
-    """It is the client that takes long, though an answer is owed."""
+    """The time limit applies to the client although a response is pending."""
 
     async def test() -> None:
         connection = Connection(inference, fast)
@@ -190,7 +190,7 @@ def test_the_end_of_a_connection_ends_what_was_asked_before_the_last(
 @pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize("sent", [USUAL, CORPUS["close"], BODY, USUAL * 3], ids=range(4))
 def test_a_connection_is_freed_at_once(inference: Inference, fast: bool, sent: bytes) -> None:
-    """No reference cycle is left to the garbage collector."""
+    """A closed connection is freed without the garbage collector."""
 
     async def test() -> None:
         connection = Connection(inference, fast).another()

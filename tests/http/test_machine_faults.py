@@ -27,7 +27,7 @@ def test_descriptors_run_out_and_come_back() -> None:
             time.sleep(1)
             before = server.process.pid and cpu(server)
             time.sleep(1)
-            assert cpu(server) - before < 0.9  # it waits, and does not turn
+            assert cpu(server) - before < 0.9  # the service sleeps instead of spinning
         wait_until(lambda: descriptors(server) < 60)
         assert server.get(f"/inference?{GOLDEN}")[0] == 200
         server.process.terminate()
@@ -48,7 +48,7 @@ def test_the_model_file_goes_while_it_serves(tmp_path: Path) -> None:
 
 
 def test_a_clock_that_jumps_back_an_hour(tmp_path: Path) -> None:
-    """Only what is shown goes by the clock: the date. All waiting goes by the monotonic one."""
+    """Only the date header follows the wall clock. All time limits use the monotonic clock."""
     jump = tmp_path / "jump"
     program = (
         "import os, time; real = time.time\n"
@@ -94,7 +94,7 @@ def test_a_metrics_file_that_can_not_be_made() -> None:
     assert "metrics" in done.stderr
 
 
-def test_refusals_are_one_line_not_one_each() -> None:
+def test_rejections_share_one_log_line() -> None:
     with serving("--log-format", "json") as server:
         for _ in range(50):
             with connect(server) as client:

@@ -1,4 +1,4 @@
-"""What is promised of connections, promised under TLS too: tests of cartpole/tls.py."""
+"""Connections under TLS behave as without it: limits, half-closes, handshakes that hang."""
 
 import signal
 import socket
@@ -23,7 +23,7 @@ FLAGS = ("--head-timeout", "2", "--keep-alive", "2", "--limit-connections", "5")
 
 
 class Client:
-    """TLS by hand, which tells a close_notify from the end of the TCP connection."""
+    """A TLS client that tells a close_notify from the end of the TCP connection."""
 
     def __init__(self, server: Server) -> None:
         assert server.tls
@@ -81,7 +81,7 @@ def server(request: pytest.FixtureRequest, certificate: Path) -> Iterator[Server
 
 
 def stop(server: Server) -> tuple[float, str]:
-    """How long SIGTERM took, and what was logged."""
+    """Seconds between SIGTERM and the exit, and the log."""
     started = time.monotonic()
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(timeout=60) == 0
@@ -126,7 +126,7 @@ def test_handshakes_without_end(server: Server, started: bytes) -> None:
     assert scrape(server)[refused] == before + 1
 
 
-def test_what_is_no_tls(server: Server) -> None:
+def test_bytes_that_are_not_tls(server: Server) -> None:
     refused = ("cartpole_refusals_total", (("reason", "not valid HTTP"),))
     before = scrape(server).get(refused, 0)
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
@@ -164,7 +164,7 @@ def test_connections_past_the_limit(server: Server) -> None:
 
 
 def test_handshakes_that_end_late_are_within_the_limit(server: Server) -> None:
-    """Who came before the limit was reached is served, whoever has come since."""
+    """Connections accepted below the limit are served, even if others came since."""
     assert server.tls
     with ExitStack() as stack:
         address = ("127.0.0.1", server.port)

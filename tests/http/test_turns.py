@@ -1,4 +1,4 @@
-"""What goes wrong on one connection concerns that connection only; busy polling is one chain."""
+"""A failing connection does not affect others; busy polling is one chain of callbacks."""
 
 import asyncio
 from typing import Any
@@ -82,7 +82,7 @@ def test_a_held_read_that_raises_costs_only_its_connection(
         bad.shared.turns.begin()
         bad.shared.turns.bytes_this_turn = (
             bad.shared.turns.bytes_per_turn + 1
-        )  # it has read enough: others are held
+        )  # the turn's budget is spent: other connections are deferred
         monkeypatch.setattr(bad.protocol, "read", fail)
         for one in (bad, good):
             one.protocol.data_received(USUAL)
@@ -103,7 +103,7 @@ def test_a_held_read_that_raises_costs_only_its_connection(
 def test_turns_go_on_whatever_is_raised(
     inference: Inference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is no connection's fault reaches the event loop, which logs it."""
+    """Errors outside any connection reach the event loop, which logs them."""
 
     async def run() -> None:
         met: list[Any] = []
@@ -144,7 +144,7 @@ def test_the_sweep_goes_on(
         shared.clock.now += 1000
         shared.connections._sweep(loop)
         assert [one.transport.aborted for one in connections] == [False, True, False]
-        assert all(one.transport.closed for one in connections)  # their time was over
+        assert all(one.transport.closed for one in connections)  # past their time limits
         assert len(scheduled) == 1
         monkeypatch.setattr(shared.connections, "_flush", fail)
         with pytest.raises(RuntimeError):
@@ -175,7 +175,7 @@ def test_errors_are_logged_once_in_a_while(
 
 
 class Loop:
-    """What is scheduled, and a clock that stands."""
+    """An event loop that records scheduled callbacks; its clock stands still."""
 
     def __init__(self) -> None:
         self.ready: list[Any] = []
@@ -215,7 +215,7 @@ def test_busy_polling_is_one_chain_of_callbacks() -> None:
     poll.wake()
     for _ in range(1000):
         loop.turn()
-    assert len(loop.ready) == 1  # a stop that was overtaken stops nothing
+    assert len(loop.ready) == 1  # a stop cancelled by a new connection has no effect
     loop.now += 2
     for _ in range(1000):
         loop.turn()

@@ -1,4 +1,4 @@
-"""What cartpole leans on in uvicorn beyond its documented interface, and nothing else."""
+"""The parts of uvicorn beyond its documented interface that cartpole relies on."""
 
 import inspect
 import re
@@ -14,60 +14,63 @@ ADVICE = (
     "pin in pyproject.toml"
 )
 
+METHODS = {
+    "__init__": ["self", "config", "server_state", "app_state", "_loop"],
+    "connection_made": ["self", "transport"],
+    "connection_lost": ["self", "exc"],
+    "data_received": ["self", "data"],
+    "eof_received": ["self"],
+    "pause_writing": ["self"],
+    "resume_writing": ["self"],
+    "shutdown": ["self"],
+    "send_400_response": ["self", "msg"],
+    "on_message_begin": ["self"],
+    "on_url": ["self", "url"],
+    "on_header": ["self", "name", "value"],
+    "on_headers_complete": ["self"],
+    "on_body": ["self", "body"],
+    "on_message_complete": ["self"],
+    "on_response_complete": ["self"],
+    "_start_asgi_task": ["self", "cycle", "app"],
+    "_unset_keepalive_if_required": ["self"],
+}
+PROTOCOL_ATTRIBUTES = (
+    "app",
+    "parser",
+    "cycle",
+    "pipeline",
+    "flow",
+    "transport",
+    "headers",
+    "access_log",
+)
+CYCLE_ATTRIBUTES = (
+    "transport",
+    "response_complete",
+    "response_started",
+    "keep_alive",
+    "body",
+    "more_body",
+    "disconnected",
+    "message_event",
+    "waiting_for_100_continue",
+)
+
 
 def changed(what: str) -> str:
     return ADVICE.format(version=uvicorn.__version__, what=what)
 
 
-def test_what_is_leaned_on_is_there() -> None:
-    methods = {
-        "__init__": ["self", "config", "server_state", "app_state", "_loop"],
-        "connection_made": ["self", "transport"],
-        "connection_lost": ["self", "exc"],
-        "data_received": ["self", "data"],
-        "eof_received": ["self"],
-        "pause_writing": ["self"],
-        "resume_writing": ["self"],
-        "shutdown": ["self"],
-        "send_400_response": ["self", "msg"],
-        "on_message_begin": ["self"],
-        "on_url": ["self", "url"],
-        "on_header": ["self", "name", "value"],
-        "on_headers_complete": ["self"],
-        "on_body": ["self", "body"],
-        "on_message_complete": ["self"],
-        "on_response_complete": ["self"],
-        "_start_asgi_task": ["self", "cycle", "app"],
-        "_unset_keepalive_if_required": ["self"],
-    }
-    for name, parameters in methods.items():
+def test_the_internals_of_uvicorn_exist() -> None:
+    for name, parameters in METHODS.items():
         method = getattr(HttpToolsProtocol, name, None)
         assert method is not None, changed(name)
         assert list(inspect.signature(method).parameters) == parameters, changed(name)
     source = inspect.getsource(HttpToolsProtocol)
-    for name in (
-        "app",
-        "parser",
-        "cycle",
-        "pipeline",
-        "flow",
-        "transport",
-        "headers",
-        "access_log",
-    ):
+    for name in PROTOCOL_ATTRIBUTES:
         assert re.search(rf"\bself\.{name}\b", source), changed(f"HttpToolsProtocol.{name}")
     assert "self.send_400_response(msg)" in source, changed("how a parser error is answered")
-    for name in (
-        "transport",
-        "response_complete",
-        "response_started",
-        "keep_alive",
-        "body",
-        "more_body",
-        "disconnected",
-        "message_event",
-        "waiting_for_100_continue",
-    ):
+    for name in CYCLE_ATTRIBUTES:
         assert f"self.{name} = " in inspect.getsource(RequestResponseCycle), changed(name)
     assert {"total_requests", "default_headers"} <= vars(ServerState()).keys(), changed("its state")
     for name in ("pause_reading", "resume_reading"):

@@ -15,7 +15,7 @@ from tests.support.body_reader import read_body, reading
 from tests.support.corpus import CHUNKED, EXPECTING, OTHER, POST, USUAL, request
 from tests.support.memory import SERVED, Connection, both, statuses, wait
 
-# (what is sent, the one answer of the last request)
+# name: (parts sent, status of the last request's only response)
 BAD_BODIES = {
     "bad chunk": ([CHUNKED, b"z\r\n"], 400),
     "bad chunk after a good one": ([CHUNKED + b"3\r\nabc\r\n", b"0x\r\n"], 400),
@@ -45,7 +45,7 @@ def test_a_bad_body_has_one_answer(inference: Inference, name: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
-def test_what_is_pipelined_behind_a_body_is_answered(inference: Inference, method: str) -> None:
+def test_requests_pipelined_behind_a_body_are_answered(inference: Inference, method: str) -> None:
     start = method + " /inference?{} HTTP/1.1"
     status = 405 if method == "POST" else 200
     framed = (
@@ -128,7 +128,7 @@ def test_a_slow_body_has_one_answer(
         assert connection.transport.closed
 
     asyncio.run(run())
-    assert not caplog.records  # that the application was told of it is no error of ours
+    assert not caplog.records  # the application learns of the disconnect; that is no error to log
 
 
 @SERVED
@@ -150,7 +150,7 @@ def test_a_body_that_comes_while_the_service_stops(inference: Inference, fast: b
 
 @SERVED
 def test_half_close_after_a_bad_request(inference: Inference, fast: bool) -> None:
-    """What was asked before it is still answered, and then the bad one."""
+    """Requests before the malformed one are answered first."""
 
     async def run() -> None:
         connection = Connection(inference, fast)

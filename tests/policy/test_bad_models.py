@@ -22,7 +22,7 @@ from tests.support.models import Base, mlp, rejection, save
 def test_weights_and_digest_are_of_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file that is replaced while it's loaded."""
+    """The file is replaced while it is loaded."""
     path = save(tmp_path / "m.pt", nn.Linear(4, 2))
     content, weight = path.read_bytes(), torch.jit.load(path).state_dict()["policy.weight"]
     read: Any = torch.jit.load
@@ -50,7 +50,7 @@ def test_weights_that_are_not_finite(tmp_path: Path, value: float, frozen: bool,
 
 
 class NoNumber(Base):
-    """Its NaN is no parameter, and no float32."""
+    """Its NaN is neither a parameter nor a float32."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ def test_answers_by_chance(tmp_path: Path, module: type[nn.Module], engine: str)
 
 
 class Trains(Base):
-    """Answers otherwise in training mode."""
+    """Returns other logits in training mode."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.net(x)

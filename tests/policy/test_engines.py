@@ -1,4 +1,4 @@
-"""Every engine answers what the module itself answers, alone and in any company."""
+"""Every engine agrees with the module's own forward, for single observations and in batches."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -91,7 +91,7 @@ TRACED: list[Forward] = [
 
 
 class InPlace(Base):
-    """Scripted, so that what is written in place is read by its old name."""
+    """Scripted: the tensor changed in place is read through its old name."""
 
     def forward(self, x: Tensor) -> Outputs:
         logits = self.net(x)
@@ -107,7 +107,7 @@ class RaisesAtRest(Base):
 
 
 class ValueRaises(Base):
-    """Without a node for it: the value head alone can't take these observations."""
+    """The value head alone fails for these observations; the graph has no node that says so."""
 
     def forward(self, x: Tensor) -> Outputs:
         index = (x[:, 0] > 4).long() * 9
@@ -115,7 +115,7 @@ class ValueRaises(Base):
 
 
 class Branches(Base):
-    """On one value in a thousand, which no sample meets."""
+    """Branches on one value in a thousand, which no sample has."""
 
     def forward(self, x: Tensor) -> Outputs:
         logits = self.net(x)
@@ -151,7 +151,7 @@ def observations() -> list[Observation]:
 
 
 def ask(run: Callable[[], list[float]]) -> list[float] | None:
-    """Two logits; or none, where it raises or gives another number of them."""
+    """Two logits, or None if the call raises or returns another number of them."""
     try:
         logits = run()
     except Exception:

@@ -164,7 +164,7 @@ def test_heads_on_one_trunk(tmp_path: Path) -> None:
 
 
 class Operators(nn.Module):
-    """Linear layers in other words."""
+    """Linear layers written in other ways."""
 
     def __init__(self) -> None:
         super().__init__()

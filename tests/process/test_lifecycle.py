@@ -1,4 +1,4 @@
-"""How the service ends, sleeps and logs."""
+"""The service ends cleanly, sleeps when idle, and logs."""
 
 import signal
 import time
@@ -27,7 +27,7 @@ def test_stops_after_so_many_requests(http: str) -> None:
 
 @pytest.mark.parametrize("http", ["fast", "asgi"])
 def test_answers_in_flight_are_written_before_the_end(http: str) -> None:
-    """Every request that the service counts has its answer; the last one says that it is that."""
+    """Every request that the service counts has a response; the last one closes the connection."""
     with serving("--http", http) as server, connect(server) as client:
         client.sendall(REQUEST * 2000)
         received = client.recv(1)
@@ -51,7 +51,7 @@ def test_busy_polling_sleeps_when_nothing_comes() -> None:
         pid = server.process.pid
 
         def turns(seconds: float) -> bool:
-            """Whether it uses most of a core, looked at for so long."""
+            """Whether the service uses most of a core during these seconds."""
             before, started = cpu_seconds(pid), time.monotonic()
             time.sleep(seconds)
             return cpu_seconds(pid) - before > 0.2 * (time.monotonic() - started)

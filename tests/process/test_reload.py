@@ -1,4 +1,4 @@
-"""A process that takes a new policy again and again keeps its size."""
+"""Repeated reloads do not grow the process."""
 
 import gc
 import os

@@ -1,4 +1,4 @@
-"""Tests of cartpole/reloading.py, with loads that take as long as the test wants."""
+"""Tests of cartpole/process/reloading.py, with loads that end when the test says so."""
 
 import asyncio
 import logging
@@ -38,7 +38,7 @@ class Loads:
         self.used.append(runner.number)
 
     async def let_go(self) -> None:
-        """One load, until the loop knows of its end."""
+        """Let one load end, and wait until the event loop has noticed."""
         self._go.release()
         lasting = {thread for thread in threading.enumerate() if thread.name == "reload"}
         for thread in lasting:

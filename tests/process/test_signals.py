@@ -1,4 +1,4 @@
-"""Signals in every phase of a process: none ends it otherwise than it should, none is lost."""
+"""Signals in every phase of a process: clean exits, and no request to reload is lost."""
 
 import os
 import shutil
@@ -44,7 +44,7 @@ def test_no_request_to_reload_is_lost_and_none_hinders_the_end(tmp_path: Path) -
     shutil.copy(BUNDLED_MODEL, model)
     command = tripped("cartpole.process.server", signal.SIGHUP)
     with serving(command=[*command, "--port", "{port}", "--model", str(model)]) as server:
-        wait_for_log(server, "reload: now serving")  # what was asked for during the start
+        wait_for_log(server, "reload: now serving")  # the reload requested during the start
         os.mkfifo(fifo)
         fifo.rename(model)
         reload(server)

@@ -1,4 +1,4 @@
-"""What can be wrong where the service starts: addresses, descriptors, logs, packages."""
+"""Trouble at start-up: addresses in use, closed descriptors, logs, missing packages."""
 
 import json
 import logging
@@ -75,7 +75,7 @@ def test_old_connections_do_not_hinder_a_start(workers: int) -> None:
                 accepted, _ = one.accept()
             except BlockingIOError:
                 continue
-            accepted.close()  # who closes first keeps the address for a minute
+            accepted.close()  # the side that closes first holds the address in TIME_WAIT
         assert client.recv(1) == b""
     assert f":{port:04X} 0100007F:" in Path("/proc/net/tcp").read_text()
     with instance(port=port, workers=workers):

@@ -1,4 +1,4 @@
-"""The end of a service: draining, second signals, --limit-requests, a stop during the start."""
+"""Stopping a service: draining, second signals, --limit-requests, a stop during the start."""
 
 import asyncio
 import os

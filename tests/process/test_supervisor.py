@@ -1,4 +1,4 @@
-"""The supervisor, step by step, over workers that start in a tenth of a second."""
+"""The supervisor starts its workers one after the other."""
 
 from tests.support.supervised import Start
 

@@ -54,7 +54,7 @@ def test_a_pause_of_the_whole_machine_is_no_hang(
         for pid in old:
             os.kill(pid, signal.SIGSTOP)
         service.supervisor.step()
-        service.pool.clock._read_at -= 3600  # as if the last step had been so long ago
+        service.pool.clock._read_at -= 3600  # as if the previous step had been an hour ago
         Clock.tick(service.pool.clock)
         service.supervisor.step()
         for pid in old:

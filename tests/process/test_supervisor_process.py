@@ -72,4 +72,5 @@ def test_workers_do_not_outlive_their_supervisor(process: subprocess.Popen[str])
     workers = workers_of(process)
     process.kill()
     process.wait()
+    assert len(workers) == 2
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))

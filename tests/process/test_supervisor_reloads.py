@@ -15,18 +15,18 @@ def test_reloads_wait_for_rows_that_lingering_workers_keep(
     old = service.start()
     for number in (1, 2, 3, 4):
         service.signal(signal.SIGHUP)
-        if number == 3:  # those of before have all rows
+        if number == 3:  # retiring workers occupy all rows
             for _ in range(20):
                 service.supervisor.step()
             assert len(service.pids()) == len(service.pool.counters.rows) - 1
-            assert len(service.serving()) == 2  # retiring ones are not counted
+            assert len(service.serving()) == 2  # retiring workers are not counted
             assert caplog.messages.count("reload: done") == 2
             service.let_pass(36)
         service.until_logged("reload: done", number)
         assert len(service.serving()) == 2
         assert not old & service.serving()
         old |= service.serving()
-    service.let_pass(36)  # their time is up
+    service.let_pass(36)  # past the time limit of retiring workers
     service.until(lambda: service.pids() == service.serving())
     assert service.restarts() == 0
     assert [line for line in caplog.messages if "reload" not in line] == []
@@ -130,9 +130,7 @@ def test_a_reload_that_hangs_gives_way_to_the_next(
     os.kill(min(old), signal.SIGKILL)
     service.until(service.restarts)
     service.signal(signal.SIGHUP)
-    service.until(
-        lambda: len(service.readers() & service.pids()) == 3
-    )  # one that serves, two that hang
+    service.until(lambda: len(service.readers() & service.pids()) == 3)  # one serves, two hang
     assert len(service.serving()) == 1
     service.order("serve")
     service.signal(signal.SIGHUP)

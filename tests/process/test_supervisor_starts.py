@@ -66,7 +66,7 @@ def test_the_working_directory_is_gone(
 def check_retried(
     service: Service, old: set[int], caplog: pytest.LogCaptureFixture, reason: str
 ) -> None:
-    """One of two workers dies: the other serves on, and so it does while workers are replaced."""
+    """One of two workers dies. The other keeps serving, also while workers are replaced."""
     victim, other = sorted(old)
     os.kill(victim, signal.SIGKILL)
     failed = f"can't start a worker: {reason}; retrying in "
@@ -76,7 +76,7 @@ def check_retried(
         assert caplog.messages[-1] == failed + f"{seconds} s"
         service.let_pass(1)
         service.until_logged(f"retrying in {following} s", 2 if seconds == following else 1)
-    assert len(caplog.records) == 7  # with that of the death
+    assert len(caplog.records) == 7  # one of them reports the killed worker
     assert service.serving() == service.pids() == {other}
     service.signal(signal.SIGHUP)
     service.until_logged(failed + "1 s", 3)
@@ -113,7 +113,7 @@ def test_a_first_worker_that_can_not_serve(
     service = make(f"exit {code}")
     service.supervisor.step()
     (first,) = service.pids()
-    if code == 3:  # it has said why; nor will the next
+    if code == 3:  # the worker has logged the reason; a new one would fail the same way
         service.until(lambda: service.supervisor.is_finished)
         assert service.supervisor.exit_code == 3
         assert caplog.messages == []

@@ -1,4 +1,4 @@
-"""Several workers, replacement and stops, under a load that counts what becomes of each request."""
+"""Several workers and their replacement, under a load that accounts for every request."""
 
 import asyncio
 import http.client
@@ -24,7 +24,7 @@ from tests.support.waiting import children, wait_for_log, wait_for_workers, wait
 
 @dataclass(frozen=True)
 class Pair:
-    """Two workers, and the file of the model that they serve. Each test leaves two behind."""
+    """A service of two workers and its model file. Each test leaves two running workers behind."""
 
     server: Server
     model: Path
@@ -92,7 +92,7 @@ def test_rolling_replacement_loses_nothing(pair: Pair) -> None:
     load = under_load(pair.server, reload)
     check_all_answered(load)
     after = pair.scrape()
-    assert after["cartpole_workers", ()] == 2  # though those of before may not have ended
+    assert after["cartpole_workers", ()] == 2  # the old workers may still be ending
     assert requests(after) - requests(before) == load.answered + 1
     never_back(before, after)
     wait_until(lambda: len(pair.children()) == 2)
@@ -126,7 +126,7 @@ def test_one_worker_takes_a_new_policy_too(tmp_path: Path) -> None:
 def test_one_of_two_instances_on_a_port_can_stop() -> None:
     with serving("--reuse-port") as first, serving("--reuse-port", port=first.port) as second:
         assert second.process.stderr
-        assert f":{first.port} " in second.process.stderr.readline()  # it serves, not the first
+        assert f":{first.port} " in second.process.stderr.readline()  # the second instance serves
 
         def stop() -> None:
             second.process.terminate()
@@ -144,7 +144,7 @@ def test_a_killed_worker_is_replaced(pair: Pair) -> None:
         wait_for_log(pair.server, f"worker {victim} ended by SIGKILL; replacing it")
 
     load = under_load(pair.server, kill)
-    # What was in flight on its connections may be lost, at most one request on each.
+    # Requests in flight on the killed worker's connections may be lost, at most one on each.
     assert load.lost + load.retried <= 20
     assert load.other == []
     assert load.answered + load.lost == load.sent
@@ -165,14 +165,15 @@ def test_a_hung_worker_is_replaced(pair: Pair) -> None:
     assert pair.restarts() == restarts + 1
 
 
+async def wait_for_more(seen: list[Samples], number: int = 10) -> None:
+    enough = len(seen) + number
+    while len(seen) < enough:
+        await asyncio.sleep(0.01)
+
+
 def test_counters_never_go_back(pair: Pair) -> None:
     load, seen = Load(pair.server.port, 500), [pair.scrape()]
     lost: list[Exception] = []
-
-    async def more() -> None:
-        enough = len(seen) + 10
-        while len(seen) < enough:
-            await asyncio.sleep(0.01)
 
     async def watch() -> None:
         while True:
@@ -189,12 +190,12 @@ def test_counters_never_go_back(pair: Pair) -> None:
     async def run() -> None:
         watching = asyncio.create_task(watch())
         loading = asyncio.create_task(load.run(120))
-        await more()
+        await wait_for_more(seen)
         pair.signal(signal.SIGHUP)
         await asyncio.to_thread(wait_for_log, pair.server, "reload: done")
         os.kill(max(pair.children()), signal.SIGKILL)
         await asyncio.to_thread(wait_for_log, pair.server, "ended by SIGKILL; replacing it")
-        await more()
+        await wait_for_more(seen)
         load.stop = True
         await loading
         watching.cancel()

@@ -1,4 +1,4 @@
-"""Stable-Baselines3's zips: trained for no time, or the shipped one with changed members."""
+"""Stable-Baselines3 zips: untrained agents, or the shipped zip with changed members."""
 
 import zipfile
 from collections.abc import Callable
@@ -19,7 +19,7 @@ def sb3(path: Path, algorithm: Any = PPO, environment: str = "CartPole-v1", **op
 
 
 def rewrite(target: Path, change: Callable[[dict[str, bytes]], object]) -> Path:
-    """The shipped zip with its members changed."""
+    """Write the shipped zip with changed members."""
     with zipfile.ZipFile(SHIPPED) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     change(members)

@@ -7,7 +7,7 @@ from starlette.applications import Starlette
 
 
 async def call(app: Any, method: str, path: str, query: bytes = b"") -> tuple[int, Any, bytes]:
-    """Status, headers and body that an ASGI application answers."""
+    """Send a request to an ASGI application; return status, headers and body."""
     scope = {
         "type": "http",
         "asgi": {"version": "3.0"},

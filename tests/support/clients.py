@@ -10,12 +10,12 @@ REQUEST = request()
 
 
 def connect(server: Server, receive_bytes: int = 0) -> socket.socket:
-    """With room for so much that is not read, if that is said."""
+    """Connect, with this size of the receive buffer unless it is 0."""
     return server.connect(receive_bytes=receive_bytes)
 
 
 def half_close(client: socket.socket) -> None:
-    """Under TLS too: an SSLSocket's own shutdown would read no more of what is encrypted."""
+    """Half-close the TCP connection. SSLSocket.shutdown would stop decrypting."""
     socket.socket.shutdown(client, socket.SHUT_WR)
 
 
@@ -27,7 +27,7 @@ def read_all(client: socket.socket) -> bytes:
 
 
 def read_answer(client: socket.socket) -> bytes:
-    """One whole answer with a JSON object as its body."""
+    """Read one complete response with a JSON object as its body."""
     answer = b""
     while not answer.endswith(b"}"):
         more = client.recv(4096)
@@ -37,5 +37,5 @@ def read_answer(client: socket.socket) -> bytes:
 
 
 def crowd(server: Server, number: int, stack: ExitStack) -> list[socket.socket]:
-    number = number // 10 if server.tls else number  # a handshake takes both sides a while
+    number = number // 10 if server.tls else number  # TLS handshakes are slow
     return [stack.enter_context(connect(server)) for _ in range(number)]

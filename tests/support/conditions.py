@@ -1,4 +1,4 @@
-"""A connection in memory under harder conditions than most: TLS, short turns, time that passes."""
+"""A connection in memory under harsh conditions: TLS, short turns, passing time."""
 
 import asyncio
 import ssl
@@ -18,13 +18,13 @@ from cartpole.http.time_limits import CLOSE_SECONDS
 from cartpole.http.tls import TLSTransport
 from tests.support.memory import Connection, Transport
 
-SECONDS = 8  # more than any patience
+SECONDS = 8  # longer than every time limit below
 LIMITS = {"head_bytes": 2000, "body_bytes": 1000, "head_seconds": 5, "keep_alive_seconds": 6}
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a connection meets.
+    """Conditions of a connection.
 
     Attributes:
         tls: whether all is encrypted.
@@ -42,7 +42,7 @@ class Conditions:
 async def compare(
     inference: Inference, conditions: Conditions, parts: Sequence[bytes], eof: bool = False
 ) -> bytes:
-    """What both ways of serving answer, which must be the same; and that no connection stays."""
+    """Check that both modes answer the same and close every connection; return the answer."""
     fast = await _answer(Connection(inference, True, _limits(conditions)), conditions, parts, eof)
     asgi = await _answer(Connection(inference, False, _limits(conditions)), conditions, parts, eof)
     assert fast == asgi
@@ -69,7 +69,7 @@ async def _answer(
         else:
             connection.protocol.data_received(part)
         for _ in range(conditions.seconds):
-            await connection.rest()  # or it would be chance, which of them answers in time
+            await connection.rest()  # or it would be chance whether the response is in time
             connection.shared.connections.tick()
     await _readable(connection)
     if eof and not connection.transport.closed:
@@ -83,7 +83,7 @@ async def _answer(
 
 
 async def _readable(connection: Connection) -> None:
-    """The event loop reads nothing while it is told not to."""
+    """Wait until the protocol accepts data: the event loop reads nothing while paused."""
     for _ in range(10_000):
         await asyncio.sleep(0)
         if connection.transport.closed or not connection.transport.reading_paused:
@@ -92,7 +92,7 @@ async def _readable(connection: Connection) -> None:
 
 
 async def _must_end(connection: Connection) -> None:
-    """Whatever was sent: nobody keeps a connection by saying nothing more, or reading nothing."""
+    """Check that a client that sends and reads nothing more is disconnected."""
     for _ in range(SECONDS + CLOSE_SECONDS):
         connection.shared.connections.tick()
         await connection.rest()
@@ -103,10 +103,10 @@ async def _must_end(connection: Connection) -> None:
 
 
 class TLSClient:
-    """The other end of a connection, which is made one with TLS."""
+    """The client side of a connection in memory, with TLS added to it."""
 
     def __init__(self, connection: Connection) -> None:
-        connection.protocol.connection_lost(None)  # another takes its place
+        connection.protocol.connection_lost(None)  # a connection with TLS replaces it
         self._transport = connection.transport = Transport()
         self._server = TLSTransport(
             connection.shared, _context(), self._make, server_state=connection.state
@@ -141,7 +141,7 @@ class TLSClient:
         self._flush()
 
     def received(self) -> bytes:
-        """All of it, and then the server's close_notify."""
+        """Everything that the server sent before its close_notify."""
         self._incoming.write(bytes(self._transport.written))
         parts = []
         with suppress(ssl.SSLZeroReturnError):

@@ -14,7 +14,7 @@ def head(start: bytes, *lines: bytes) -> bytes:
     return b"\r\n".join([start, b"Host: a", *lines, b"", b""])
 
 
-# (section, what is sent, the status that must come, after which the connection must end)
+# (section, request, expected status); the connection must be closed after each
 REJECTED = [
     ("9112-3.2 no Host", get(), 400),
     ("9112-3.2 two Hosts", get(b"Host: a", b"Host: a"), 400),
@@ -99,7 +99,7 @@ REJECTED = [
     ("6585-5 10,000 fields", get(b"Host: a", *[b"a: b"] * 10_000), 431),
     ("6585-5 target of 100 KB", get(b"Host: a", target=b"/" + b"a" * 100_000), 431),
 ]  # fmt: skip
-# (section, what is sent, the status that must come)
+# (section, request, expected status)
 ACCEPTED = [
     ("9112-3.2 Host with a port", get(b"Host: a:3000"), 200),
     ("9112-3.2 Host of IPv6", get(b"Host: [::1]:3000"), 200),

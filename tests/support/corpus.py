@@ -1,4 +1,4 @@
-"""Requests as bytes, and the status that each of them gets."""
+"""Requests as bytes, and the status expected for each."""
 
 from tests.support.paths import GOLDEN
 

@@ -1,11 +1,10 @@
-"""Engines in tests: a check against the module's own forward, and a double."""
+"""An engine against the module's own forward."""
 
 import random
-from collections.abc import Sequence
 
 import torch
 
-from cartpole.policy.contract import MAX_ROWS, Engine, Logits, Observation
+from cartpole.policy.contract import MAX_ROWS, Engine, Observation
 from cartpole.policy.loading import Policy
 from cartpole.policy.tolerance import logits_close
 
@@ -33,31 +32,3 @@ def check(policy: Policy, engine: Engine) -> None:
         for first in (0, len(batch) - rows):
             found = engine.batch(batch[first : first + rows])
             assert repr(found) == repr(alone[first : first + rows])  # NaN is not equal to itself
-
-
-class EngineDouble:
-    """Another engine's answers, or an error.
-
-    Attributes:
-        error: raised by every call, if it is set.
-        batches: the number of rows of each batch so far.
-    """
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.name, self.policy = engine.name, engine.policy
-        self.error: Exception | None = None
-        self.batches: list[int] = []
-
-    def one(
-        self, position: float, velocity: float, angle: float, angular_velocity: float, /
-    ) -> Logits:
-        if self.error:
-            raise self.error
-        return self._engine.one(position, velocity, angle, angular_velocity)
-
-    def batch(self, observations: Sequence[Observation], /) -> list[Logits]:
-        self.batches.append(len(observations))
-        if self.error:
-            raise self.error
-        return self._engine.batch(observations)

@@ -1,4 +1,4 @@
-"""A client that asks at a constant rate on connections that it keeps, and counts every answer."""
+"""A client with a constant request rate on keep-alive connections; it counts every response."""
 
 import asyncio
 import time
@@ -16,7 +16,7 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 @dataclass
 class Load:
-    """What became of the requests.
+    """The outcome of all requests.
 
     Attributes:
         sent: how many there were.
@@ -57,7 +57,7 @@ class Load:
         _close(connection)
 
     async def _ask(self, kept: Connection | None) -> Connection | None:
-        """One request, on the connection from before if there is one; the one to keep."""
+        """Send a request, on the kept connection if there is one; return the connection to keep."""
         connection = kept
         try:
             connection = connection or await asyncio.open_connection("127.0.0.1", self.port)
@@ -89,11 +89,11 @@ def _close(connection: Connection | None) -> None:
         connection[1].close()
 
 
-RATE, ANSWERS = 1000, 500  # a second; before and after whatever happens meanwhile
+RATE, ANSWERS = 1000, 500  # requests a second; responses before and after the action
 
 
 def under_load(server: Server, act: Callable[[], object] = lambda: None) -> Load:
-    """A load before, while and after something is done."""
+    """Run a load before, during and after an action."""
     load = Load(server.port, RATE)
 
     async def more() -> None:
@@ -114,7 +114,7 @@ def under_load(server: Server, act: Callable[[], object] = lambda: None) -> Load
 
 
 def check_all_answered(load: Load) -> None:
-    # A client may send on a kept connection in the very moment in which it is closed as idle.
+    # A kept connection may be closed as idle in the moment in which the client sends.
     assert load.retried <= 2
     assert (load.lost, load.other) == (0, [])
     assert load.answered == load.sent

@@ -25,7 +25,7 @@ LIMITS = ClientLimits(head_bytes=2000, body_bytes=1000)
 
 
 class Transport(asyncio.Transport):
-    """Keeps what is written; behaves as a socket whose client reads everything."""
+    """Records all writes, as a socket whose client reads everything."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Transport(asyncio.Transport):
 
 
 class Connection:
-    """A protocol on such a transport, both ways of serving alike."""
+    """A protocol on a recording transport, in either mode."""
 
     def __init__(self, inference: Inference, fast: bool, limits: ClientLimits = LIMITS) -> None:
         config = uvicorn.Config(
@@ -96,7 +96,7 @@ class Connection:
         return other
 
     async def rest(self) -> None:
-        """Until the application owes nothing."""
+        """Wait until no response is pending."""
         for turn in range(10_000):
             await asyncio.sleep(0)
             if turn > 8 and (self.transport.closed or not self._owes()):
@@ -127,7 +127,7 @@ def answers(stream: bytes) -> list[tuple[bytes, bytes]]:
 
 
 class Requests:
-    """Counts them, as a parser of its own sees them."""
+    """Counts the requests in a stream with a separate parser."""
 
     def __init__(self, stream: bytes) -> None:
         self.begun, self.within = 0, False
@@ -147,7 +147,7 @@ class Requests:
 
 
 def both(inference: Inference, parts: Sequence[bytes], eof: bool = False) -> bytes:
-    """What both answer, which must be the same bytes and the same end of the connection.
+    """Check that both modes answer the same bytes and end alike; return the answer.
 
     No request has two final answers, and the last of a connection that ends says so.
     """

@@ -1,4 +1,4 @@
-"""The samples of a scrape."""
+"""Reading /metrics."""
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -8,7 +8,7 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 def read(text: bytes) -> Samples:
-    """Every sample of an exposition, by name and labels, as the client library parses it."""
+    """Parse Prometheus text: each sample's value by its name and labels."""
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text.decode())

@@ -17,7 +17,7 @@ def descriptors(server: Server) -> int:
 
 
 def resident(server: Server) -> int:
-    """KiB."""
+    """Resident memory in KiB."""
     status = Path(f"/proc/{server.process.pid}/status").read_text()
     (found,) = re.findall(r"VmRSS:\s+(\d+)", status)
     return int(found)
@@ -29,14 +29,14 @@ def cpu(server: Server) -> float:
 
 
 def descriptors_of_connections(server: Server) -> int:
-    """Those that the kernel has as established, on the server's side."""
+    """Established connections of the server that have a descriptor."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return sum(row[1].endswith(f":{server.port:04X}") and row[3] == "01" and row[9] != "0"
                for row in rows)  # fmt: skip
 
 
 def log_of(server: Server) -> str:
-    """What it has written to standard error, once it has been stopped."""
+    """Stop the service and return the rest of its log."""
     server.process.send_signal(signal.SIGTERM)
     _, log = server.process.communicate(timeout=60)
     assert server.process.returncode == 0
@@ -44,7 +44,7 @@ def log_of(server: Server) -> str:
 
 
 def start_error(*flags: str, **environment: str) -> tuple[int, str]:
-    """Exit code and the one line that a start prints which fails."""
+    """Exit code and the only line of a start that fails."""
     done = subprocess.run(
         [sys.executable, "-m", "cartpole.serve", *flags],
         env=os.environ | environment,

@@ -20,7 +20,7 @@ PATIENCE_SECONDS = 30
 
 
 class Service:
-    """A supervisor whose steps the test takes, and whose time it can move on."""
+    """A supervisor whose steps and clock the test controls."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Service:
         self.pool.clock.tick = lambda: None  # type: ignore[method-assign]  # let_pass does it
 
     def order(self, orders: str) -> None:
-        """What workers do that start from now on."""
+        """Set the orders of workers that start from now on."""
         new = self.model.with_name("new")
         new.write_text(orders)
         new.replace(self.model)
@@ -57,11 +57,11 @@ class Service:
             time.sleep(0.01)
 
     def until_logged(self, end: str, number: int = 1) -> None:
-        """So many lines with this end."""
+        """Step until this number of log lines have this end."""
         self.until(lambda: sum(line.endswith(end) for line in self.log.messages) == number)
 
     def start(self) -> set[int]:
-        """All of its workers, once they serve."""
+        """Step until all workers serve; return their process ids."""
         self.until(lambda: len(self.serving()) == len(self.sockets))
         return self.serving()
 
@@ -71,11 +71,11 @@ class Service:
         return {row[COLUMNS.pid] for row in rows}
 
     def pids(self) -> set[int]:
-        """All processes, also those that start or end."""
+        """All worker processes, including those that are starting or ending."""
         return {worker.process.pid or 0 for worker in self.pool.workers}
 
     def readers(self) -> set[int]:
-        """All that have read their orders."""
+        """Workers that have read their orders."""
         return set(map(int, self.model.with_name("readers").read_text().split()))
 
     def signal(self, *numbers: int) -> None:
@@ -85,7 +85,7 @@ class Service:
         return self.pool.counters.total(COLUMNS.restarts)
 
     def let_pass(self, seconds: int, stopped: int = 0) -> None:
-        """So many seconds, in each of which all that serve beat but for the one that is stopped."""
+        """Let seconds pass; every serving worker but the stopped one has a heartbeat in each."""
         for _ in range(seconds):
             rows = [row for row in self.pool.counters.rows if row[COLUMNS.ready]]
             awake = [row for row in rows if row[COLUMNS.pid] != stopped]
@@ -111,7 +111,7 @@ Start = Callable[..., Service]
 
 
 def received(service: Service) -> dict[int, list[str]]:
-    """The signals that each worker has had."""
+    """The signals that each worker has received."""
     by_pid: dict[int, list[str]] = {}
     for line in service.signals.read_text().splitlines():
         pid, name = line.split()

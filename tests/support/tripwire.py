@@ -1,8 +1,7 @@
-"""The service, with a signal at the moment in which it imports a chosen module."""
+"""A service that gets a signal at the moment in which it imports a chosen module."""
 
 import sys
 
-# The service, which gets a signal at the moment in which it imports a certain module.
 PROGRAM = """
 import os, sys
 name, number = sys.argv.pop(1), int(sys.argv.pop(1))

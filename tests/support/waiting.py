@@ -11,7 +11,7 @@ from tests.support.metrics import scrape
 
 
 def children(pid: int) -> set[int]:
-    """The workers; multiprocessing's own helper is none."""
+    """Process ids of the workers, without multiprocessing's helper process."""
     found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     workers = set()
     for child in found:
@@ -29,7 +29,7 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 
 def wait_until_taken(pid: int, number: int) -> None:
-    """Until the process has taken the signal, so that another of that number is a second one."""
+    """Wait until the process has received the signal, so that the next is not merged into it."""
 
     def taken() -> bool:
         status = Path(f"/proc/{pid}/status").read_text()

@@ -23,7 +23,7 @@ PREFIX = "/sb3/ppo-CartPole-v1/resolve/main/"
 
 @contextmanager
 def hub(agent: bytes) -> Iterator[str]:
-    """What of the Hugging Face hub's HTTP interface a download uses, with this zip as the agent."""
+    """The part of the Hugging Face hub's HTTP interface that a download uses, serving this zip."""
     files = {"ppo-CartPole-v1.zip": agent}
 
     class Hub(BaseHTTPRequestHandler):

@@ -43,7 +43,7 @@ def test_agrees_with_stable_baselines3(tmp_path: Path, algorithm: Any, options: 
         expected = agent.get_distribution(inputs).distribution.logits
         value = agent.predict_values(inputs)
     logits, found_value = torch.jit.load(tmp_path / "model.pt")(inputs)
-    # Stable-Baselines3 subtracts the logarithm of the sum: what remains is their difference.
+    # Stable-Baselines3 normalizes its logits, so only their difference can be compared.
     assert logits_close(
         (logits[:, 0] - logits[:, 1])[:500], (expected[:, 0] - expected[:, 1])[:500]
     )

@@ -18,7 +18,7 @@ def test_too_short_a_training_is_not_kept(tmp_path: Path, capfd: Any) -> None:
 
 
 def test_a_perfect_training_is_kept(tmp_path: Path, monkeypatch: Any) -> None:
-    """The bar is lowered, not the training faked: what follows a perfect agent is what runs."""
+    """The bar is lowered instead of faking the training, so the steps after it run for real."""
     monkeypatch.setattr("tools.train_model.PERFECT", 0.0)
     assert main(["--seed", "1", "--timesteps", "256", "--output", str(tmp_path)]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == [
