@@ -21,11 +21,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cartpole.api.observation import NAMES
 from cartpole.policy.loading import METADATA, BadPolicy, load
+from cartpole.policy.tolerance import TOLERANCE
 from tools.agent import ACTIONS, OBSERVATIONS, Agent, BadAgent, Layer, read_agent
 
 MODELS = Path(__file__).resolve().parent.parent / "models/CartPole-v1"
 GOLDEN = [0.0, 0.0, -1.0, 0.0]
-TOLERANCE = 1e-5
 
 Matrix = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
