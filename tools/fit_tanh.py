@@ -1,5 +1,6 @@
-"""Fits the constants of cartpole/policy/native.py's tanh: tanh(x) / x = P(x^2) / Q(x^2), both of degree 4.
+"""Fits the constants of tanh in cartpole/policy/native.py: tanh(x) / x = P(x^2) / Q(x^2).
 
+Both polynomials are of degree 4.
 Least squares on the relative error, linearized by the denominator of the round before (Sanathanan
 and Koerner) and reweighted by the error of the round before (Lawson), which levels its peaks.
 """
