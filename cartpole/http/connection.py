@@ -1,6 +1,6 @@
 """An HTTP connection: uvicorn's protocol with limits on heads, bodies, time and connections.
 
-Leans on uvicorn's HttpToolsProtocol; tests/http/test_uvicorn.py says on what.
+Leans on uvicorn's HttpToolsProtocol; tests/test_uvicorn.py says on what.
 """
 
 import asyncio
