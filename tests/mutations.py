@@ -54,7 +54,7 @@ MUTATIONS = [
         "cartpole/http/limits.py",
         "        self.metrics.refused(status)\n",
         "",
-        "metrics/test_metrics.py",
+        "metrics/test_counters.py metrics/test_prometheus.py",
     ),
     Mutation(
         "requests answered together count as one",
