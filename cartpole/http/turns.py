@@ -75,7 +75,7 @@ class Turns:
             if had_deferred:
                 self._resume_deferred()
                 self.flush()
-        finally:  # an error must not cost the next turn, or nobody would be answered again
+        finally:  # without a next turn, no request would ever be answered
             if had_deferred:
                 # While connections are deferred, established ones queue up behind them.
                 self.bytes_this_turn = self.bytes_per_turn + 1 if deferred else 1

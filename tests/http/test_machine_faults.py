@@ -105,5 +105,5 @@ def test_rejections_share_one_log_line() -> None:
         assert server.process.stderr
         events = [json.loads(line) for line in server.process.stderr.read().splitlines()]
     assert [event["level"] for event in events] == ["info", "warning", "info"]
-    assert re.search(r"refused since the last such line: \d+ of 400", events[1]["message"])
+    assert re.search(r"rejected since the last such line: \d+ of 400", events[1]["message"])
     assert {"time", "level", "logger", "process", "message"} == events[0].keys()
