@@ -108,7 +108,7 @@ def test_one_worker_takes_a_new_policy_too(tmp_path: Path) -> None:
         before = server.get(f"/inference?{GOLDEN}")
         model.write_bytes(b"nonsense")
         server.process.send_signal(signal.SIGHUP)
-        wait_for_log(server, "reload refused")
+        wait_for_log(server, "reload rejected")
         assert server.get(f"/inference?{GOLDEN}") == before
         save(tmp_path / "new.pt", mlp(4, 16, 2))
         (tmp_path / "new.pt").replace(model)
