@@ -1,8 +1,9 @@
-"""Errors at start-up: exit code and one line on standard error."""
+"""Trouble at start-up: bad settings and files, addresses in use, closed descriptors, no NumPy."""
 
 import os
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,34 @@ def test_bad_certificate(tmp_path: Path) -> None:
     code, line = start_error("--ssl-certfile", str(bad), "--port", "0")
     assert code == 3
     assert "--ssl-certfile" in line
+
+
+def run(redirections: str, program: str) -> subprocess.CompletedProcess[str]:
+    """Run a Python program with redirections of bash, which can close descriptors."""
+    command = ["bash", "-c", f'exec "$@" {redirections}', "bash", sys.executable, "-c", program]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("closed", ["0<&- 1>&- 2>&-", "2>&-", "1>&- 2>&-"])
+def test_closed_standard_descriptors_are_opened(closed: str, tmp_path: Path) -> None:
+    """Child processes inherit them."""
+    found = tmp_path / "found"
+    child = f"import os; open({str(found)!r}, 'w').write(os.readlink('/proc/self/fd/2'))"
+    program = (
+        "import sys, subprocess; from cartpole import serve;"
+        f"serve.serve = lambda argv: subprocess.call([sys.executable, '-c', {child!r}]);"
+        "serve.main()"
+    )
+    assert run(closed, program).returncode == 0
+    assert found.read_text() == os.devnull
+
+
+def test_an_error_without_standard_error_is_not_output() -> None:
+    program = "import sys; sys.argv[1:] = ['--port', 'x']; from cartpole.serve import main; main()"
+    done = run("2>&-", program)
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_without_numpy_pytorch_says_nothing() -> None:
+    program = "import sys; sys.modules['numpy'] = None; import cartpole.policy.loading"
+    assert run("", program).stderr == ""

@@ -140,10 +140,9 @@ class Supervisor:
             slot.worker = self.pool.start(slot.number, self._generation)
         except Exception as error:  # no error of one start may end the service
             wait = self._back_off(slot)
-            is_expected = isinstance(error, OSError)
             reason = error.strerror if isinstance(error, OSError) else error
             logger.error("can't start a worker: %s; retrying in %d s", reason, wait,
-                         exc_info=not is_expected)  # fmt: skip
+                         exc_info=not isinstance(error, OSError))  # fmt: skip
 
     def _replace(self, slot: Slot, worker: WorkerProcess, failure: str) -> None:
         """Kill a worker that has failed. A later step starts another in its slot."""

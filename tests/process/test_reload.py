@@ -30,7 +30,7 @@ def reload(server: Server) -> None:
 
 
 def resident(server: Server) -> float:
-    """MiB."""
+    """Memory in MiB."""
     status = Path(f"/proc/{server.process.pid}/status").read_text()
     return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1024
 
@@ -39,9 +39,9 @@ def resident(server: Server) -> float:
     ("engine", "reloads", "most"), [("torchscript", 25, 6), ("native", 20, 40)]
 )
 def test_memory_does_not_grow_with_reloads(engine: str, reloads: int, most: float) -> None:
-    """In MiB. It comes and goes by 6, so that the least of five is compared with the least of five.
+    """Compares minima of five readings, since single ones vary by 6 MiB.
 
-    It grew by 0.35 a reload with TorchScript, by 5 natively.
+    The leaks that this test found were 0.35 MiB a reload with TorchScript and 5 natively.
     """
     with serving("--engine", engine) as server:
         for _ in range(WARM_UP):
@@ -55,7 +55,7 @@ def test_memory_does_not_grow_with_reloads(engine: str, reloads: int, most: floa
 
 
 def kept_by_torchscript() -> list[int]:
-    """How many functions and module types its global compilation unit holds."""
+    """The numbers of functions and module types in TorchScript's global compilation unit."""
     gc.collect()
     unit: Any = torch.jit._state._python_cu
     types = torch.jit._recursive.concrete_type_store.type_store.values()

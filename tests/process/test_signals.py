@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,17 @@ from cartpole.settings import BUNDLED_MODEL
 from tests.support.paths import GOLDEN
 from tests.support.tripwire import tripped
 from tests.support.waiting import wait_for_log, wait_until_taken
+
+
+def test_serve_imports_nothing_heavy_before_it_handles_signals() -> None:
+    program = (
+        "import sys; import cartpole.serve;"
+        "print(*{'asyncio', 'click', 'logging', 'multiprocessing', 'torch', 'uvicorn'}"
+        " & set(sys.modules))"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "\n"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Workers that cannot start: the others serve on, and the start is tried again."""
+"""How workers start: the first one alone; failed starts are retried while the others serve."""
 
 import errno
 import multiprocessing.util
@@ -12,6 +12,15 @@ from pathlib import Path
 import pytest
 
 from tests.support.supervised import Service, Start
+
+
+def test_the_first_worker_starts_alone(make: Start) -> None:
+    service = make(workers=3)
+    service.until(service.serving)
+    assert len(service.pids()) == len(service.serving()) == 1
+    assert len(service.start()) == 3
+    assert service.pids() == service.serving()
+    assert service.restarts() == 0
 
 
 def fail_to_spawn(number: int) -> Callable[..., int]:

@@ -1,12 +1,8 @@
-"""Trouble at start-up: addresses in use, closed descriptors, logs, missing packages."""
+"""Listening sockets: one instance per address, unless several agree to share it."""
 
-import json
-import logging
-import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -14,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from bench.server import free_port
-from cartpole.logs import JsonFormatter
 from cartpole.process.sockets import bind_sockets
 from cartpole.settings import Settings
 from tests.support.tripwire import tripped
@@ -148,40 +143,3 @@ def test_another_program_is_faster_to_listen() -> None:
     assert process.returncode == 3
     assert log.endswith(f" ERROR can't listen on http://127.0.0.1:{port}: {IN_USE}\n")
     assert log.count("\n") == 1
-
-
-def run(redirections: str, program: str) -> subprocess.CompletedProcess[str]:
-    """A Python program with descriptors that bash closes."""
-    command = ["bash", "-c", f'exec "$@" {redirections}', "bash", sys.executable, "-c", program]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
-
-
-@pytest.mark.parametrize("closed", ["0<&- 1>&- 2>&-", "2>&-", "1>&- 2>&-"])
-def test_closed_standard_descriptors_are_opened(closed: str, tmp_path: Path) -> None:
-    """Children have them too."""
-    found = tmp_path / "found"
-    child = f"import os; open({str(found)!r}, 'w').write(os.readlink('/proc/self/fd/2'))"
-    program = (
-        "import sys, subprocess; from cartpole import serve;"
-        f"serve.serve = lambda argv: subprocess.call([sys.executable, '-c', {child!r}]);"
-        "serve.main()"
-    )
-    assert run(closed, program).returncode == 0
-    assert found.read_text() == os.devnull
-
-
-def test_an_error_without_standard_error_is_not_output() -> None:
-    program = "import sys; sys.argv[1:] = ['--port', 'x']; from cartpole.serve import main; main()"
-    done = run("2>&-", program)
-    assert (done.returncode, done.stdout) == (2, "")
-
-
-def test_json_log_lines_of_paths_in_other_encodings() -> None:
-    path = os.fsdecode(b"/models/\xff.pt")
-    record = logging.LogRecord("cartpole", logging.INFO, "", 0, "serves %s", (path,), None)
-    assert json.loads(JsonFormatter().format(record))["message"] == r"serves /models/\udcff.pt"
-
-
-def test_without_numpy_pytorch_says_nothing() -> None:
-    program = "import sys; sys.modules['numpy'] = None; import cartpole.policy.loading"
-    assert run("", program).stderr == ""
