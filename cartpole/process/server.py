@@ -34,7 +34,9 @@ from cartpole.version import __version__
 # Each socket is listened on this many times: libuv accepts one connection per listener and turn of
 # the event loop, and beside busy connections turns are too few (bench/overload.py).
 LISTENERS = 16
-ACCEPT_TURNS = 4096  # of the event loop, before the listeners are closed
+# A bound on the turns of the event loop that accept pending connections before the listeners are
+# closed, for clients that connect without end.
+ACCEPT_TURNS = 4096
 
 logger = logging.getLogger("cartpole")
 
