@@ -1,6 +1,7 @@
 """Waiting for a condition, a log line or a signal, each with a time limit."""
 
 import re
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,8 +22,11 @@ def children(pid: int) -> set[int]:
     return workers
 
 
+SECONDS = 60
+
+
 def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + SECONDS
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -40,11 +44,15 @@ def wait_until_taken(pid: int, number: int) -> None:
 
 
 def wait_for_log(server: Server, text: str) -> None:
+    """Read the log up to a line with this text. A server that never writes it is killed."""
     assert server.process.stderr
-    for line in server.process.stderr:
-        if text in line:
-            return
-    raise AssertionError(f"the log ends without {text!r}")
+    timer = threading.Timer(SECONDS, server.process.kill)
+    timer.start()
+    try:
+        found = any(text in line for line in server.process.stderr)
+    finally:
+        timer.cancel()
+    assert found, f"the log ends without {text!r}"
 
 
 def wait_for_workers(server: Server, number: int = 2) -> None:
