@@ -1,19 +1,24 @@
-"""Tests of cartpole/settings.py."""
+"""Settings from flags and variables, bad values in one line, help, and their page."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
+import click
 import pytest
 
+from cartpole.options import Setting, WholeNumber
 from cartpole.settings import (
     BUNDLED_MODEL,
-    DECLARED,
+    SETTINGS,
     BadSettings,
-    Setting,
     Settings,
     read,
     read_environment,
 )
+from tests.support.paths import ROOT
 
 ODD = [
     *(
@@ -63,50 +68,58 @@ def test_every_setting_is_a_flag_and_a_variable(tmp_path: Path) -> None:
         "engine": "native",
         "log_format": "json",
     }
-    by_type = {int: "300", bool: "on"}
-    for setting in DECLARED:
-        text = values.get(setting.name, by_type.get(setting.type, str(file)))
+    for setting in SETTINGS:
+        is_number = isinstance(setting.type, WholeNumber)
+        usual = "300" if is_number else "on" if setting.is_flag else str(file)
+        text = values.get(setting.name, usual)
         variables = {setting.variable: text}
-        flags = [setting.flag] if setting.type is bool else [setting.flag, text]
+        flags = [setting.flag] if setting.is_flag else [setting.flag, text]
         if setting.name == "ssl_keyfile":
             variables["CARTPOLE_SSL_CERTFILE"] = str(file)
             flags += ["--ssl-certfile", str(file)]
         assert read(flags, {}) == read([], variables)
-        assert getattr(read(flags, {}), setting.name) == setting.parse(text)
+        value = 300 if is_number else True if setting.is_flag else values.get(setting.name, file)
+        assert getattr(read(flags, {}), setting.name) == value
 
 
 def test_zero_is_for_ever() -> None:
     assert [read(["--worker-timeout", text], {}).worker_timeout for text in "03"] == [0, 3]
 
 
+NUMBER = "is not a whole number from"
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--port", "70000"], "argument --port: 70000: expected a whole number from 0 to 65,535"),
-        (["--port", "-1"], "argument --port: -1: expected"),
-        (["--port", "1e3"], "argument --port: 1e3: expected"),
-        (["--port", "٣"], "argument --port: ٣: expected"),
-        (["--port"], "argument --port: expected one argument"),
-        (["--threads", "0"], "argument --threads: 0: expected a whole number from 1 to 1,024"),
+        (["--port", "70000"], f"Invalid value for --port: '70000' {NUMBER} 0 to 65,535."),
+        (["--port", "-1"], f"Invalid value for --port: '-1' {NUMBER}"),
+        (["--port", "1e3"], f"Invalid value for --port: '1e3' {NUMBER}"),
+        (["--port", "٣"], f"Invalid value for --port: '٣' {NUMBER}"),
+        (["--port"], "Option '--port' requires an argument."),
+        (["--threads", "0"], f"Invalid value for --threads: '0' {NUMBER} 1 to 1,024."),
         (
             ["--worker-timeout", "2"],
-            "argument --worker-timeout: 2: expected a whole number from 3 to 3,600, or 0",
+            f"Invalid value for --worker-timeout: '2' {NUMBER} 3 to 3,600, or 0.",
         ),
-        (["--log-level", "loud"], "argument --log-level: loud: expected one of debug, info, wa"),
-        (["--ssl-certfile", "none.pem"], "argument --ssl-certfile: none.pem: No such file"),
+        (
+            ["--log-level", "loud"],
+            "Invalid value for --log-level: 'loud' is not one of 'debug', 'info', 'warning', 'err",
+        ),
+        (["--ssl-certfile", "none.pem"], "Invalid value for --ssl-certfile: File 'none.pem' does"),
         (["--ssl-keyfile", __file__], "--ssl-keyfile needs --ssl-certfile"),
         (["--pin", "--threads", "2"], "--pin gives a worker one core: --threads must be 1"),
-        (["--port", "000000000000999999"], "argument --port: 000000000000999999: expected"),
+        (["--port", "000000000000999999"], "Invalid value for --port: '000000000000999999' is"),
         (
             ["--limit-requests", "9" * 25],
-            f"argument --limit-requests: {'9' * 25}: expected a whole",
+            f"Invalid value for --limit-requests: '{'9' * 25}' {NUMBER}",
         ),
-        (["--host", ""], "argument --host: '': expected a value"),
-        (["--host", "é..b"], "argument --host: é..b: expected a host name or an IP address"),
-        (["--uds", "a\nb"], r"argument --uds: a\nb: control characters"),
-        (["a\nb"], r"unrecognized arguments: a\nb"),
-        (["--por", "1"], "unrecognized arguments: --por"),
-        (["extra"], "unrecognized arguments: extra"),
+        (["--host", ""], "Invalid value for --host: expected a value."),
+        (["--host", "é..b"], "Invalid value for --host: 'é..b' is not a host name or an IP"),
+        (["--uds", "a\nb"], r"Invalid value for --uds: 'a\nb' has control characters."),
+        (["a\nb"], r"Got unexpected extra argument (a\nb)"),
+        (["--por", "1"], "No such option '--por'."),
+        (["extra"], "Got unexpected extra argument (extra)"),
     ],
 )
 def test_bad_flags(flags: list[str], message: str) -> None:
@@ -119,11 +132,11 @@ def test_bad_flags(flags: list[str], message: str) -> None:
     [("PORT", "x"), ("THREADS", "0"), ("ACCESS_LOG", "maybe"), ("SSL_CERTFILE", "none.pem")],
 )
 def test_bad_variables(name: str, text: str) -> None:
-    with pytest.raises(BadSettings, match=f"^CARTPOLE_{name}={text}: "):
+    with pytest.raises(BadSettings, match=f"^Invalid value for CARTPOLE_{name}: .*'{text}'"):
         read([], {f"CARTPOLE_{name}": text})
 
 
-@pytest.mark.parametrize("setting", DECLARED, ids=lambda setting: setting.name)
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
 def test_odd_values_are_values_or_one_line(setting: Setting) -> None:
     for text in ODD:
         for flags, variables in (([f"{setting.flag}={text}"], {}), ([], {setting.variable: text})):
@@ -143,10 +156,68 @@ def test_leading_zeros() -> None:
 
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
-    for flag in ("--help", "--version"):
+    for flag in ("--help", "-h", "--version"):
         with pytest.raises(SystemExit) as stopped:
             read([flag], {})
         assert stopped.value.code == 0
-    shown = capsys.readouterr().out
-    assert all(setting.flag in shown and setting.help in shown for setting in DECLARED)
-    assert re.search(r"^cartpole \d+\.\d+\.\d+$", shown, re.M)
+    shown = " ".join(capsys.readouterr().out.split())
+    for setting in SETTINGS:
+        assert setting.flag in shown
+        assert setting.variable in shown
+        assert setting.help is not None
+        assert setting.help in shown
+    assert re.search(r" cartpole \d+\.\d+\.\d+", shown)
+
+
+def test_only_settings_are_variables() -> None:
+    """CARTPOLE_HELP or CARTPOLE_VERSION of some environment does not end the service."""
+    assert read([], {"CARTPOLE_HELP": "1", "CARTPOLE_VERSION": "1"}) == Settings()
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+def test_a_value_is_named_by_its_unit(setting: Setting) -> None:
+    if setting.is_flag or isinstance(setting.type, click.Choice):
+        assert setting.metavar is None
+    else:
+        assert setting.metavar in {"ADDRESS", "BYTES", "COUNT", "FILE", "PORT", "SECONDS", "SOCKET"}
+
+
+def test_shells_complete_flags_and_choices() -> None:
+    program = "from cartpole.settings import read; read([])"
+    for words, expected in (("cartpole --eng", "--engine"), ("cartpole --engine na", "native")):
+        variables = {"_CARTPOLE_COMPLETE": "bash_complete", "COMP_WORDS": words}
+        variables["COMP_CWORD"] = str(len(words.split()) - 1)
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(
+            command, env=os.environ | variables, cwd=ROOT, capture_output=True, text=True
+        )
+        assert f"plain,{expected}" in done.stdout
+
+
+def page() -> str:
+    """The tables of docs/configuration.md, as the settings have them."""
+    lines: list[str] = []
+    for group in dict.fromkeys(setting.group for setting in SETTINGS):
+        lines += ["", f"## {group}", "", "| flag | variable | default | meaning |"]
+        lines += ["|---|---|---|---|"]
+        for setting in SETTINGS:
+            if setting.group == group:
+                lines.append(f"| {' | '.join(row(setting))} |")
+    return "\n".join(lines)
+
+
+def row(setting: Setting) -> tuple[str, ...]:
+    value = f" {setting.metavar}" if setting.metavar else ""
+    if isinstance(setting.type, click.Choice):
+        value = " " + "\\|".join(setting.type.choices)
+    allowed = (
+        f" Allowed: {setting.type.described}." if isinstance(setting.type, WholeNumber) else ""
+    )
+    default = setting.default_text or "none"
+    flag = f"{setting.flag}{value}"
+    return f"`{flag}`", f"`{setting.variable}`", default, f"{setting.help}{allowed}"
+
+
+def test_the_page_is_the_settings() -> None:
+    text = (ROOT / "docs/configuration.md").read_text()
+    assert page() in text, f"docs/configuration.md should hold:\n{page()}"

@@ -32,7 +32,7 @@ def test_bad_settings() -> None:
     code, line = start_error("--port", "none")
     assert (code, line) == (
         2,
-        "cartpole: argument --port: none: expected a whole number from 0 to 65,535\n",
+        "cartpole: Invalid value for --port: 'none' is not a whole number from 0 to 65,535.\n",
     )
     assert start_error(CARTPOLE_THREADS="many")[0] == 2
 
