@@ -1,9 +1,11 @@
-"""The wheel, other ASGI servers, and imports."""
+"""The wheel, its requirements, other ASGI servers, and imports."""
 
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import torch
@@ -77,3 +79,16 @@ def test_imports_no_more_than_it_needs() -> None:
     program = "import cartpole.serve, sys; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout == "False\n"
+
+
+def test_serving_needs_only_what_it_should() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = [re.split("[>=]", requirement)[0] for requirement in project["dependencies"]]
+    assert names == [
+        "starlette",
+        "uvicorn[standard]",
+        "orjson",
+        "torch",
+        "prometheus-client",
+    ]
+    assert "torch==2.13.0" in project["dependencies"]
