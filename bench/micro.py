@@ -1,4 +1,4 @@
-"""`make bench-micro`: what the parts of a request cost, in this process, on static input."""
+"""`make bench-micro`: the cost of each part of a request, in this process, on fixed input."""
 
 import argparse
 import asyncio
@@ -17,15 +17,19 @@ import torch
 import uvicorn
 from uvicorn.server import ServerState
 
+from cartpole.api.inference import Inference
 from cartpole.api.observation import NAMES, parse
 from cartpole.api.responses import render
-from cartpole.app import Inference, create_app
-from cartpole.http.fast import Batch, FastProtocol, HeaderBlocks
-from cartpole.http.limits import Limits
+from cartpole.app import create_app
+from cartpole.http.fast import FastConnection
+from cartpole.http.header_cache import HeaderCache
+from cartpole.http.limits import ClientLimits
+from cartpole.http.shared import share
 from cartpole.policy.contract import Engine, Logits
 from cartpole.policy.engine import make_engine, set_threads
 from cartpole.policy.loading import load
 from cartpole.policy.tolerance import logits_close
+from cartpole.predictor import Predictor
 from cartpole.settings import BUNDLED_MODEL
 
 QUERY = b"position=0.0123&velocity=-0.4567&angle=0.0345&angular_velocity=0.789"
@@ -42,7 +46,7 @@ BLOCKS = {
 
 
 def timed(prepare: Callable[[], Callable[[], Any]]) -> Callable[[int], float]:
-    """Prepares where it is run: pyperf's processes each run one benchmark only."""
+    """A benchmark that is prepared in the process that runs it: pyperf starts one for each."""
 
     def run(loops: int) -> float:
         function = prepare()
@@ -61,29 +65,29 @@ def close(found: tuple[float, ...], expected: list[float]) -> bool:
     return logits_close(torch.tensor(found), torch.tensor(expected))
 
 
-class Llhttp:
-    """Judges a request the way that needs no memory of blocks: no callback for its headers."""
+class NoHeaders:
+    """Lets llhttp check a request without a callback for its headers."""
 
     def on_url(self, url: bytes) -> None: ...
 
     def on_message_complete(self) -> None: ...
 
 
-def judge_by_comparison(block: bytes) -> Callable[[], Any]:
-    """Whether a request is one to answer: its head ends as the one before."""
+def check_by_comparison(block: bytes) -> Callable[[], Any]:
+    """Whether a request has the header block of the previous one."""
     end = b" HTTP/1.1\r\n" + block
     request = b"GET /inference?" + QUERY + end
-    assert HeaderBlocks().end_of_request(block) == end
+    assert HeaderCache().end_of_request(block) == end
     return lambda: request.endswith(end) and request.startswith(b"GET /inference?")
 
 
-def judge_by_llhttp(block: bytes) -> Callable[[], Any]:
-    parser = httptools.HttpRequestParser(Llhttp())
+def check_by_llhttp(block: bytes) -> Callable[[], Any]:
+    parser = httptools.HttpRequestParser(NoHeaders())
     return partial(parser.feed_data, b"GET /inference?%b HTTP/1.1\r\n%b" % (QUERY, block))
 
 
 class Sink(asyncio.Transport):
-    """A client that reads everything: keeps the last answer."""
+    """A client that reads everything. It keeps the last answer."""
 
     written = b""
 
@@ -99,29 +103,30 @@ class Sink(asyncio.Transport):
 
 def fast_path(engine: Engine) -> Callable[[], Any]:
     """One request, from its bytes to the bytes of its answer, without a socket."""
-    inference = Inference(engine)
+    inference = Inference(Predictor(engine))
     config = uvicorn.Config(create_app(inference), lifespan="off", ws="none", log_config=None,
                             access_log=False)  # fmt: skip
     config.load()
     loop = asyncio.new_event_loop()
-    batch = Batch(Limits(), None, inference)
-    batch.start(loop)
-    connection, transport = FastProtocol(batch, config, ServerState(), {}, loop), Sink()
+    shared = share(ClientLimits(), inference, fast=True)
+    shared.start(loop)
+    turns = shared.turns
+    connection, transport = FastConnection(shared, config, ServerState(), {}, loop), Sink()
     connection.connection_made(transport)
     connection.data_received(REQUEST)
-    batch.end_turn()
+    turns.end()
     left, right = engine.one(*OBSERVATION)
     assert transport.written.endswith(render(left, right))
 
     def call_soon(callback: Callable[[], None]) -> None:
-        """The turn of the loop ends at once."""
+        """`run` ends the turn itself."""
 
-    batch._call_soon = call_soon  # type: ignore[assignment]
+    turns._call_soon = call_soon  # type: ignore[assignment]
     loop.close()
 
     def run() -> None:
         connection.data_received(REQUEST)
-        batch.end_turn()
+        turns.end()
 
     return run
 
@@ -206,15 +211,15 @@ CASES: dict[str, Callable[[], Callable[[], Any]]] = {
     "render": rendering,
 }
 for name, block in BLOCKS.items():
-    CASES[f"{name}-compared"] = partial(judge_by_comparison, block)
-    CASES[f"{name}-llhttp"] = partial(judge_by_llhttp, block)
+    CASES[f"{name}-compared"] = partial(check_by_comparison, block)
+    CASES[f"{name}-llhttp"] = partial(check_by_llhttp, block)
 for rows in BATCHES:
     CASES[f"batch-{rows}"] = partial(infer_together, "torchscript", rows)
     CASES[f"native-batch-{rows}"] = partial(infer_together, "native", rows)
 
 
 def add_only(command: list[str], arguments: argparse.Namespace) -> None:
-    """pyperf's processes are to measure the same."""
+    """Pass the selection on to pyperf's worker processes."""
     for name in arguments.only or ():
         command += ["--only", name]
 

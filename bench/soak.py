@@ -27,7 +27,8 @@ from bench.certificate import make_certificate
 from bench.compare import QUERY
 from bench.machine import descendants, describe
 from bench.server import Server, serving
-from cartpole.api.observation import NAMES, Observation
+from cartpole.api.observation import NAMES
+from cartpole.policy.contract import Observation
 from cartpole.policy.loading import load
 from cartpole.policy.tolerance import rows_agree
 from cartpole.settings import BUNDLED_MODEL

@@ -1,6 +1,6 @@
 """`python -m bench.staged FILE [flags]`: the service with clocks around its parts.
 
-On its end it writes into FILE how many microseconds a request spent, on average, in each part.
+When it ends, it writes to FILE how many microseconds a request spent, on average, in each part.
 """
 
 import json
@@ -10,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cartpole import app, serve
-from cartpole.http import fast as fastpath
+from cartpole import serve
+from cartpole.api.inference import Inference
+from cartpole.http.batcher import Batcher
+from cartpole.http.fast import FastConnection
 from cartpole.predictor import Predictor
 
 clock = time.perf_counter_ns
@@ -32,39 +34,39 @@ def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def clock_waiting() -> None:
-    """What passes between a request's parsing and the flush that takes it: wall time."""
-    add, flush = fastpath.Batch.add, fastpath.Batch.flush
+    """Time from adding a request to the batch until the batch is flushed: wall time."""
+    add, flush = Batcher.add, Batcher.flush
 
-    def add_and_note(self: fastpath.Batch, *arguments: Any) -> None:
+    def add_and_note(self: Batcher, *arguments: Any) -> None:
         arrived.append(clock())
         add(self, *arguments)
 
-    def note_and_flush(self: fastpath.Batch) -> None:
+    def note_and_flush(self: Batcher) -> None:
         now = clock()
         spent["wait"] = spent.get("wait", 0) + len(arrived) * now - sum(arrived)
         arrived.clear()
         flush(self)
 
-    fastpath.Batch.add = add_and_note  # type: ignore[assignment, method-assign]
-    fastpath.Batch.flush = note_and_flush  # type: ignore[method-assign]
+    Batcher.add = add_and_note  # type: ignore[assignment, method-assign]
+    Batcher.flush = note_and_flush  # type: ignore[method-assign]
 
 
 def main() -> None:
     global requests
     path, flags = Path(sys.argv[1]), sys.argv[2:]
-    fastpath.FastProtocol.data_received = timed(  # type: ignore[method-assign]
-        "read and parse", fastpath.FastProtocol.data_received
+    FastConnection.data_received = timed(  # type: ignore[method-assign]
+        "read and parse", FastConnection.data_received
     )
-    fastpath.Batch.flush = timed("flush", fastpath.Batch.flush)  # type: ignore[method-assign]
+    Batcher.flush = timed("flush", Batcher.flush)  # type: ignore[method-assign]
     clock_waiting()
-    answer_all = timed("answer", app.Inference.answer_all)
+    answer_all = timed("answer", Inference.answer_all)
 
-    def counted(self: app.Inference, asked: Any) -> Any:
+    def counted(self: Inference, queries: Any) -> Any:
         global requests
-        requests += len(asked)
-        return answer_all(self, asked)
+        requests += len(queries)
+        return answer_all(self, queries)
 
-    app.Inference.answer_all = counted  # type: ignore[method-assign]
+    Inference.answer_all = counted  # type: ignore[method-assign]
     use = Predictor.use
 
     def with_clocks(self: Predictor, engine: Any) -> None:
