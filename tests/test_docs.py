@@ -22,7 +22,9 @@ from tests.support.paths import ROOT
 
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = [
-    path for folder in (".", "docs", "models/CartPole-v1") for path in (ROOT / folder).glob("*.md")
+    path
+    for folder in (".", "docs", "models/CartPole-v1")
+    for path in sorted((ROOT / folder).glob("*.md"))
 ]
 CURRENT = [path for path in DOCUMENTS if path.name != "CHANGELOG.md"]
 MAX_README_WORDS = 1500
