@@ -38,6 +38,7 @@ class FastConnection(HttpConnection):
     ) -> None:
         super().__init__(shared, config, server_state, app_state, _loop)
         self._batcher, self._header_cache = shared.batcher, shared.header_cache
+        self._head_bytes = shared.limits.head_bytes
         # The bytes after the query of the previous request on this connection. To begin with, a
         # likely guess.
         self._end = VERSION + b"Host: localhost\r\n\r\n"
@@ -57,7 +58,7 @@ class FastConnection(HttpConnection):
             self._fast
             and data.endswith(end)
             and data.startswith(_TARGET)
-            and size <= self._limits.head_bytes
+            and size <= self._head_bytes
             and read <= turns.bytes_per_turn
             and not self._deferred
         ):
@@ -84,7 +85,7 @@ class FastConnection(HttpConnection):
         start = 0
         while line := _match_request_line(data, start):
             end = data.find(b"\r\n\r\n", line.end() - 2) + 4
-            if end < 4 or end - start > self._limits.head_bytes:
+            if end < 4 or end - start > self._head_bytes:
                 break
             end_of_request = self._header_cache.end_of_request(data[line.end() : end])
             if end_of_request is None:

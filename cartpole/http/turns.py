@@ -51,13 +51,14 @@ class Turns:
         self.flush = flush
         self._failures, self._busy_poll = failures, busy_poll
         self._deferred: deque[Deferrable] = deque()
+        self._end = self.end  # bound once
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._call_soon = loop.call_soon
 
     def begin(self) -> None:
         """Call it when the first bytes of a turn are read."""
-        self._call_soon(self.end)
+        self._call_soon(self._end)
         if self._busy_poll:
             self._busy_poll.wake()
 
@@ -79,7 +80,7 @@ class Turns:
             if had_deferred:
                 # While connections are deferred, established ones queue up behind them.
                 self.bytes_this_turn = self.bytes_per_turn + 1 if deferred else 1
-                self._call_soon(self.end)
+                self._call_soon(self._end)
 
     def _resume_deferred(self) -> None:
         deferred = self._deferred
