@@ -20,10 +20,11 @@ from multiprocessing.connection import Connection
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
-from bench.compare import CLIENT_CPU, CONTENDERS, SERVER_CPU, measure
+from bench.contenders import SERVER_CPU
 from bench.end_to_end import REQUEST, requests
 from bench.machine import cpu_seconds, describe
 from bench.server import Server, serving
+from bench.wrk import CLIENT_CPU, measure
 
 CONNECTIONS, SECONDS, TIMES = 1000, 20.0, 2.0
 PEAK_SECONDS = 3
@@ -194,7 +195,7 @@ def overload(http: str, seconds: float) -> None:
         url, pid = f"http://127.0.0.1:{server.port}", server.process.pid
 
         def closed_loop(connections: int, seconds: float) -> float:
-            return measure(CONTENDERS[0], url, pid, connections, round(seconds)).requests_per_second
+            return measure(url, pid, connections, round(seconds)).requests_per_second
 
         peak = closed_loop(64, PEAK_SECONDS)
         rates: list[float] = []

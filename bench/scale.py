@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.compare import CLIENT_CPU, CONTENDERS, QUERY, SERVE, SERVER_CPU, Contender, measure
+from bench.contenders import QUERY, SERVE, SERVER_CPU
 from bench.end_to_end import requests
 from bench.machine import descendants, describe
 from bench.server import Server, serving
+from bench.wrk import CLIENT_CPU, measure
 
 ROUNDS, SECONDS = 5, 2
 IDLE = 2000
@@ -33,13 +34,12 @@ GARBAGE = {
 
 
 def many_connections() -> str:
-    contender: Contender = CONTENDERS[0]
     cpu: dict[int, list[float]] = {64: [], 1000: []}
     with serving(cpu=SERVER_CPU) as server:
         url, pid = f"http://127.0.0.1:{server.port}", server.process.pid
         for _ in range(ROUNDS):
             for connections, values in cpu.items():
-                values.append(measure(contender, url, pid, connections, SECONDS).cpu)
+                values.append(measure(url, pid, connections, SECONDS).cpu)
     few, many = (statistics.median(values) for values in cpu.values())
     return (
         f"CPU a request: 64 connections {few:.1f} µs, 1,000 {many:.1f} µs, {many / few:.2f} of it"
@@ -107,7 +107,7 @@ def prepared(statement: str) -> Iterator[Server]:
     """The service, with something done in its process before the start."""
     program = f"import gc, sys; {statement or 'pass'}\nfrom cartpole.serve import main; main()"
     with serving(command=[sys.executable, "-c", program, *SERVE[3:]], cpu=SERVER_CPU) as server:
-        measure(CONTENDERS[0], f"http://127.0.0.1:{server.port}", 0, 64, 1)  # warms up
+        measure(f"http://127.0.0.1:{server.port}", 0, 64, 1)  # warms up
         yield server
 
 
@@ -135,7 +135,7 @@ def counting() -> str:
         for statement, values in cpu.items():
             with prepared(statement) as server:
                 url, pid = f"http://127.0.0.1:{server.port}", server.process.pid
-                values.append(measure(CONTENDERS[0], url, pid, 64, SECONDS).cpu)
+                values.append(measure(url, pid, 64, SECONDS).cpu)
     counted, not_counted = (statistics.median(values) for values in cpu.values())
     share = counted / not_counted - 1
     return f"CPU a request: {counted:.2f} µs, without counting {not_counted:.2f}, {share:+.1%}"
@@ -150,7 +150,7 @@ def workers() -> str:
                 url, pid = f"http://127.0.0.1:{server.port}", server.process.pid
                 while f"cartpole_workers {number}.0".encode() not in server.get("/metrics")[1]:
                     time.sleep(0.1)
-                values.append(measure(CONTENDERS[0], url, pid, connections, SECONDS).cpu)
+                values.append(measure(url, pid, connections, SECONDS).cpu)
                 memory[number] = sum(map(proportional, [pid, *descendants(pid)])) / 2**20
     one, two, full = (statistics.median(values) for values in cpu.values())
     return (

@@ -24,7 +24,7 @@ import orjson
 import torch
 
 from bench.certificate import make_certificate
-from bench.compare import QUERY
+from bench.contenders import QUERY
 from bench.machine import descendants, describe
 from bench.server import Server, serving
 from cartpole.api.observation import NAMES

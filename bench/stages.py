@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from bench.compare import CLIENT_CPU, QUERY, SERVER_CPU, read_wrk
+from bench.contenders import QUERY, SERVER_CPU
 from bench.machine import cpu_seconds, describe
 from bench.record import RESULTS
 from bench.server import serving
+from bench.wrk import CLIENT_CPU, read_wrk
 
 WAIT = "wait for the batch"  # while others are read: wall time, in none of the stages
 STAGES = ("read and parse", "forward", "render", "write", "loop and kernel")

@@ -1,4 +1,4 @@
-"""Tests of bench/compare.py."""
+"""The comparison: its contenders, wrk, tables and picture; the stages; the machine."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import compare, machine, stages
+from bench import compare, contenders, machine, stages, wrk
 from tests.support.paths import ROOT
 from tests.support.waiting import wait_until
 
@@ -24,19 +24,32 @@ Transfer/sec:     10.00MB
 
 
 def test_reads_what_wrk_prints() -> None:
-    assert compare.read_wrk(WRK, 2.44) == compare.Figures(61000.5, 814.0, 2.5e6, 20.0)
+    assert wrk.read_wrk(WRK, 2.44) == wrk.Figures(61000.5, 814.0, 2.5e6, 20.0)
 
 
 def test_table_and_picture(tmp_path: Path) -> None:
-    rounds = [compare.Figures(1000.0 * n, 100.0 * n, 200.0 * n, 5.0 * n) for n in (1, 2, 9)]
-    double = [compare.Figures(*(2 * value for value in vars(one).values())) for one in rounds]
-    results = {"cartpole": {1: double, 64: double}, compare.FLOOR: {1: rounds, 64: rounds}}
+    rounds = [wrk.Figures(1000.0 * n, 100.0 * n, 200.0 * n, 5.0 * n) for n in (1, 2, 9)]
+    double = [wrk.Figures(*(2 * value for value in vars(one).values())) for one in rounds]
+    results = {"cartpole": {1: double, 64: double}, contenders.FLOOR: {1: rounds, 64: rounds}}
     shown = compare.table(results)
     assert "| cartpole | 4,000 (2.00) | 20.0 (2.00) | 800 (2.00) | 400 (2.00) |" in shown
     assert "| fixed answer | 2,000 | 10.0 | 400 | 200 | 400 | 10.0 |" in shown
     compare.picture(results, tmp_path / "x.svg")
     assert "cartpole" not in (tmp_path / "x.svg").read_text()[:100]
     assert (tmp_path / "x.svg").stat().st_size > 5000
+
+
+def test_another_checkout_is_measured_beside_ours() -> None:
+    both, pairs = compare.with_checkout(contenders.CONTENDERS, ROOT)
+    ours = [one for one in contenders.CONTENDERS if one.name.startswith("cartpole")]
+    assert len(both) == len(contenders.CONTENDERS) + len(ours)
+    assert pairs == {one.name: f"{one.name}, {ROOT.name}" for one in ours}
+    other = both[1]
+    assert other.command == ("env", "-C", str(ROOT), *contenders.SERVE)
+    half, whole = wrk.Figures(1.0, 2.0, 3.0, 4.0), wrk.Figures(2.0, 4.0, 6.0, 8.0)
+    results = {"now": {1: [half], 64: [half]}, "then": {1: [whole], 64: [whole]}}
+    shown = compare.ratios(results, {"now": "then"})
+    assert "| now | 0.500 | 0.500 | 0.500 | 0.500 |" in shown
 
 
 def test_stages_table_and_picture(tmp_path: Path) -> None:
@@ -70,24 +83,24 @@ def test_processor_time_of_a_process_and_its_children() -> None:
 
 @pytest.mark.parametrize("name", ["fixed answer", "cartpole --http asgi"])
 def test_contenders_answer_right(name: str) -> None:
-    (contender,) = (c for c in compare.CONTENDERS if c.name == name)
-    with compare.running(contender) as (url, pid):
-        compare.check(contender, url)
+    (contender,) = (c for c in contenders.CONTENDERS if c.name == name)
+    with contenders.running(contender) as (url, pid):
+        contenders.check(contender, url)
         assert pid
-        extra = compare.Contender("extra", url=url)
-        with compare.running(extra) as (same, none):
-            compare.check(extra, same)
+        extra = contenders.Contender("extra", url=url)
+        with contenders.running(extra) as (same, none):
+            contenders.check(extra, same)
             assert (same, none) == (url, 0)
 
 
 def test_a_wrong_answer_is_no_contender(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare, "EXPECTED", (1.0, 2.0))
-    (contender,) = (c for c in compare.CONTENDERS if c.name == compare.FLOOR)
+    monkeypatch.setattr(contenders, "EXPECTED", (1.0, 2.0))
+    (contender,) = (c for c in contenders.CONTENDERS if c.name == contenders.FLOOR)
     with (
-        compare.running(contender) as (url, _),
+        contenders.running(contender) as (url, _),
         pytest.raises(RuntimeError, match="fixed answer answers"),
     ):
-        compare.check(contender, url)
+        contenders.check(contender, url)
 
 
 def test_says_what_the_machine_lacks() -> None:
@@ -111,7 +124,7 @@ def test_the_staged_server_writes_its_stages(tmp_path: Path) -> None:
 
     command = [sys.executable, "-m", "bench.staged", str(tmp_path / "s.json"), "--port", "{port}"]
     with serving(command=command) as server:
-        assert server.get(f"/inference?{compare.QUERY}")[0] == 200
+        assert server.get(f"/inference?{contenders.QUERY}")[0] == 200
         import socket
 
         from tests.support.corpus import USUAL

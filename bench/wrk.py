@@ -1,0 +1,56 @@
+"""One measurement by wrk: requests a second, latencies, and the server's processor time."""
+
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.contenders import QUERY
+from bench.machine import cpu_seconds
+
+CLIENT_CPU = 1
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Figures of one server at one number of connections."""
+
+    requests_per_second: float
+    p50: float  # microseconds
+    p99: float
+    cpu: float  # microseconds of processor time per request; 0 if the process is not known
+
+
+def measure(
+    url: str, pid: int, connections: int, seconds: int, script: Path | None = None
+) -> Figures:
+    """Load a server with wrk.
+
+    Args:
+        pid: of the server, whose processor time is measured; 0 if it is not known.
+        script: for wrk, if the requests are not GET.
+
+    Raises:
+        RuntimeError: a request failed.
+    """
+    command = ["taskset", "-c", str(CLIENT_CPU), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s"]
+    command += ["--latency", f"{url}/inference?{QUERY}"]
+    if script:
+        command += ["-s", str(script)]
+    before = cpu_seconds(pid) if pid else 0.0
+    shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    used = cpu_seconds(pid) - before if pid else 0.0
+    if "Non-2xx" in shown or "Socket errors" in shown:
+        raise RuntimeError(shown)
+    return read_wrk(shown, used)
+
+
+def read_wrk(shown: str, cpu: float) -> Figures:
+    """The figures in what `wrk --latency` prints, with the server's processor seconds."""
+    units = {"us": 1.0, "ms": 1e3, "s": 1e6}
+    latency = {}
+    for percent, value, unit in re.findall(r"^\s+(\d+)%\s+([\d.]+)(us|ms|s) *$", shown, re.M):
+        latency[percent] = float(value) * units[unit]
+    (requests,) = re.findall(r"(\d+) requests in", shown)
+    (rate,) = re.findall(r"Requests/sec:\s+([\d.]+)", shown)
+    return Figures(float(rate), latency["50"], latency["99"], cpu / max(1, int(requests)) * 1e6)
