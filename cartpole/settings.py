@@ -164,7 +164,7 @@ def read_environment(environ: Mapping[str, str]) -> Settings:
     Raises:
         BadSettings: a variable has no valid value.
     """
-    return read([], environ)
+    return _read([], environ, complete_var="")
 
 
 def read(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Settings:
@@ -175,8 +175,14 @@ def read(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Settin
     Raises:
         BadSettings: a flag or variable has no valid value.
     """
+    return _read(argv, environ, complete_var="_CARTPOLE_COMPLETE")
+
+
+def _read(argv: Sequence[str], environ: Mapping[str, str], complete_var: str) -> Settings:
     try:
-        result = _COMMAND.main(list(argv), "cartpole", standalone_mode=False, obj=environ)
+        result = _COMMAND.main(
+            list(argv), "cartpole", complete_var, standalone_mode=False, obj=environ
+        )
     except click.UsageError as error:
         raise BadSettings(error.format_message()) from error
     if not isinstance(result, Settings):

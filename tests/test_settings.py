@@ -194,6 +194,12 @@ def test_shells_complete_flags_and_choices() -> None:
         assert f"plain,{expected}" in done.stdout
 
 
+def test_completion_is_for_the_command_line_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An application that is made from the environment does not end its process."""
+    monkeypatch.setenv("_CARTPOLE_COMPLETE", "bash_source")
+    assert read_environment({}) == Settings()
+
+
 def page() -> str:
     """The tables of docs/configuration.md, as the settings have them."""
     lines: list[str] = []
