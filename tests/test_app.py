@@ -10,17 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.applications import Starlette
+from starlette.routing import Route
 
 from bench.server import serving
 from cartpole.api.inference import Inference
 from cartpole.api.observation import NAMES
 from cartpole.app import create_app
+from cartpole.metrics.counters import ROUTES
 from cartpole.policy.contract import Engine
 from cartpole.policy.loading import BadPolicy
 from cartpole.predictor import Predictor
 from cartpole.settings import BadSettings
 from tests.support.asgi import call, get
-from tests.support.paths import GOLDEN
+from tests.support.paths import GOLDEN, ROOT
 from tests.support.wrapped_engine import WrappedEngine
 
 
@@ -39,6 +41,15 @@ def test_inference(app: Starlette, engine: Engine) -> None:
         b"x-content-type-options": b"nosniff",
         b"content-length": b"%d" % len(body),
     }
+
+
+def test_every_route_is_counted_and_documented(app: Starlette) -> None:
+    """A new route belongs in metrics/counters.py and in docs/api.md."""
+    paths = {route.path for route in app.routes if isinstance(route, Route)}
+    assert paths == set(ROUTES) - {"other"}
+    page = (ROOT / "docs/api.md").read_text()
+    for path in paths:
+        assert f"`GET {path}" in page, f"docs/api.md does not describe GET {path}"
 
 
 def test_head_has_the_headers_and_no_body(app: Starlette) -> None:

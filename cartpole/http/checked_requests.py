@@ -5,6 +5,7 @@ Leans on uvicorn's HttpToolsProtocol.
 
 import asyncio
 import sys
+from abc import ABC, abstractmethod
 from http import HTTPStatus
 from time import perf_counter_ns as clock
 from typing import Any
@@ -21,7 +22,7 @@ from cartpole.http.time_limits import TimeLimits
 from cartpole.http.whole_requests import WholeRequests
 
 
-class CheckedRequests(WholeRequests):
+class CheckedRequests(WholeRequests, ABC):
     """The parser's events of a connection. A request that breaks a rule is rejected.
 
     Attributes:
@@ -46,13 +47,13 @@ class CheckedRequests(WholeRequests):
         self._times = TimeLimits(shared.limits, shared.clock, shared.connections)
         self._cycle_transport: CycleTransport | None = None
 
+    @abstractmethod
     def hang_up(self) -> None:
         """Close the connection after its last answer."""
-        raise AssertionError("a connection defines it")
 
+    @abstractmethod
     def reject(self, status: HTTPStatus) -> None:
         """Answer with an error and close, once earlier requests are answered."""
-        raise AssertionError("a connection defines it")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

@@ -17,7 +17,8 @@ from cartpole.http.rejections import encode_rejection
 from cartpole.http.shared import Shared
 from cartpole.http.whole_requests import WholeRequests
 
-# A new connection's first bytes are read at once, past the bound of the turn, for so long.
+# A connection's first bytes are read at once, even in a turn that is full, if they come within this
+# time of its opening and the turn has read at most twice its bound (bench/overload.py: health).
 NEW_SECONDS = 1
 
 
@@ -62,7 +63,7 @@ class HttpConnection(CheckedRequests):
         # Break the reference cycles, so that the memory is freed at once.
         if self._cycle_transport:
             self._cycle_transport.release()
-        if self.cycle is not self._running:  # it has not started
+        if self.cycle is not self._running:  # it never entered the application
             self.cycle = None  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
@@ -98,7 +99,7 @@ class HttpConnection(CheckedRequests):
     # Reading, now or in a later turn
 
     def _is_new(self) -> bool:
-        """Whether these are a new connection's first bytes, which are not deferred."""
+        """Whether these are a new connection's first bytes, which a full turn still reads."""
         turns = self._turns
         is_new = not self._has_read and self._clock.now - self._times.opened_at <= NEW_SECONDS
         return is_new and turns.bytes_this_turn <= 2 * turns.bytes_per_turn
@@ -144,7 +145,7 @@ class HttpConnection(CheckedRequests):
         self._times.last_activity = self._clock.now
         was_in_body = self.in_message and not self.in_head
         self._sizes.begin_read()
-        WholeRequests.data_received(self, data)  # feeds the parser
+        WholeRequests.data_received(self, data)  # feeds the parser; ours would defer
         if status := self._sizes.end_read(data, self.in_head, was_in_body):
             self.reject(status)
         self.run_expecting_continue()
@@ -157,7 +158,8 @@ class HttpConnection(CheckedRequests):
         if self.finished:
             return
         if self._deferred or self.pipeline:
-            self.flow.pause_reading()  # uvicorn reads on, however many requests wait
+            # uvicorn has resumed reading, however many requests wait. The pause goes on.
+            self.flow.pause_reading()
         elif self.in_message:
             self._times.begin_message()
         if not self.is_answering() and not self.transport.is_closing():

@@ -41,7 +41,7 @@ class FastConnection(HttpConnection):
         self._head_bytes = shared.limits.head_bytes
         # The bytes after the query of the previous request on this connection. To begin with, a
         # likely guess.
-        self._end = VERSION + b"Host: localhost\r\n\r\n"
+        self._usual_end = VERSION + b"Host: localhost\r\n\r\n"
         # The fast path is allowed for this connection; and it is usable at this moment.
         self._allowed = self._fast = not shared.connections.is_stopping
 
@@ -52,7 +52,7 @@ class FastConnection(HttpConnection):
 
     def data_received(self, data: bytes) -> None:
         turns = self._turns
-        read, size, end = turns.bytes_this_turn, len(data), self._end
+        read, size, end = turns.bytes_this_turn, len(data), self._usual_end
         # One request with the headers of the previous one (bench/micro.py: fast-path).
         if (
             self._fast
@@ -90,7 +90,7 @@ class FastConnection(HttpConnection):
             end_of_request = self._header_cache.end_of_request(data[line.end() : end])
             if end_of_request is None:
                 break
-            self._end = end_of_request
+            self._usual_end = end_of_request
             self._batcher.add(self, _parse(line[1]))
             start = end
             if start > PIPELINE_BYTES and start < len(data):

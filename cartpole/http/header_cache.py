@@ -6,8 +6,8 @@ from cartpole.http.head_rules import head_error
 
 VERSION = b" HTTP/1.1\r\n"
 
-# Blocks that are remembered, for all connections together, and the longest of them. Comparing a
-# known block costs half of parsing a small one (bench/micro.py: …-compared, …-llhttp).
+# Blocks that are remembered, for all connections together, and the longest of them: 2 MiB at most.
+# Comparing a known block costs half of parsing a small one (bench/micro.py: …-compared, …-llhttp).
 _MAX_BLOCKS, _MAX_BLOCK_BYTES = 1024, 2048
 
 

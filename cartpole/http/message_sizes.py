@@ -11,24 +11,24 @@ BODY_TOO_LARGE = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 class MessageSizes:
     """Counts the bytes of one connection's current request. Methods return a status to reject with.
 
-    The parser hands on a header line or a body part once it has all of it. Bytes that it still
-    keeps are counted apart, as they may be one endless line.
+    The parser reports a header line once it is complete. Bytes of an unfinished line are counted
+    separately, as that line could be endless.
     """
 
-    __slots__ = ("_body", "_body_in_read", "_head", "_limits", "_message_in_read", "_unparsed_head")
+    __slots__ = ("_began_in_read", "_body", "_body_in_read", "_head", "_limits", "_unparsed_head")
 
     def __init__(self, limits: ClientLimits) -> None:
         self._limits = limits
         self._head = self._unparsed_head = self._body = 0
         # What the parser has met in the bytes of the current read.
-        self._message_in_read = self._body_in_read = False
+        self._began_in_read = self._body_in_read = False
 
     def begin_read(self) -> None:
-        self._message_in_read = self._body_in_read = False
+        self._began_in_read = self._body_in_read = False
 
     def begin_message(self) -> None:
         self._head = self._unparsed_head = self._body = 0
-        self._message_in_read = True
+        self._began_in_read = True
 
     def add_head(self, size: int) -> HTTPStatus | None:
         """Part of a head, of `size` bytes, was parsed."""
@@ -49,8 +49,8 @@ class MessageSizes:
         """
         if in_head:
             return self._count_unparsed_head(data)
-        if was_in_body and not (self._message_in_read or self._body_in_read):
-            return self._grow_body(len(data))  # a chunk extension, which the parser drops
+        if was_in_body and not (self._began_in_read or self._body_in_read):
+            return self._grow_body(len(data))  # framing of chunks, which the parser does not report
         return None
 
     def _grow_body(self, size: int) -> HTTPStatus | None:
@@ -58,7 +58,7 @@ class MessageSizes:
         return BODY_TOO_LARGE if self._body > self._limits.body_bytes else None
 
     def _count_unparsed_head(self, data: bytes) -> HTTPStatus | None:
-        if not self._message_in_read:
+        if not self._began_in_read:
             self._unparsed_head += len(data)
         elif not self._body_in_read:
             self._unparsed_head = len(data) - data.rfind(b"\n") - 1

@@ -105,24 +105,24 @@ class TimeLimits:
         if reads_message and connection.in_head and self._head_is_late():
             return connection.reject(HTTPStatus.REQUEST_TIMEOUT)
         if reads_message:
-            since, stops = self._message_began_at, connections.unfinished_grace_is_over()
+            since, must_end = self._message_began_at, connections.unfinished_grace_is_over()
         elif connection.is_answering():
             return
         else:
-            since, stops = self.last_activity, connections.idle_grace_is_over()
+            since, must_end = self.last_activity, connections.idle_grace_is_over()
         seconds = self._limits.keep_alive_seconds
         if connection.over_limit:
             since, seconds = self.opened_at, RESERVE_SECONDS
-        if stops or now - since > seconds:
-            self._end_late(connection, stops)
+        if must_end or now - since > seconds:
+            self._end(connection, must_end)
 
     def _head_is_late(self) -> bool:
         return self._clock.now - self._message_began_at > self._limits.head_seconds
 
-    def _end_late(self, connection: TimedConnection, stops: bool) -> None:
+    def _end(self, connection: TimedConnection, is_stopping: bool) -> None:
         if connection.over_limit and not connection.is_answering():
             connection.reject(HTTPStatus.SERVICE_UNAVAILABLE)
-        elif connection.in_message and not (stops or connection.is_answering()):
+        elif connection.in_message and not (is_stopping or connection.is_answering()):
             connection.reject(HTTPStatus.REQUEST_TIMEOUT)
         else:
             connection.hang_up()

@@ -16,7 +16,7 @@ from cartpole.http.connection import HttpConnection
 from cartpole.http.connections import HEALTH_RESERVE, RESERVE_SECONDS
 from cartpole.http.shared import Shared
 
-READ_BYTES = 256 * 1024  # decrypted at once: as much as uvloop reads
+READ_BYTES = 256 * 1024  # decrypted at once: as much as uvloop receives
 
 
 class TLSTransport(asyncio.Protocol, asyncio.Transport):

@@ -34,7 +34,7 @@ class Turns:
     """Bounds the work of a turn of the event loop, and ends it by answering what was read.
 
     Attributes:
-        bytes_this_turn: read so far; 0 until the first request of a turn.
+        bytes_this_turn: read so far; 0 while no end of a turn is scheduled.
         bytes_per_turn: the bound. Past it, connections defer what they receive.
         flush: answers what has been read, where requests are collected in a batch.
     """
@@ -51,14 +51,14 @@ class Turns:
         self.flush = flush
         self._failures, self._busy_poll = failures, busy_poll
         self._deferred: deque[Deferrable] = deque()
-        self._end = self.end  # bound once
+        self._bound_end = self.end  # one method object for all turns
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._call_soon = loop.call_soon
 
     def begin(self) -> None:
         """Call it when the first bytes of a turn are read."""
-        self._call_soon(self._end)
+        self._call_soon(self._bound_end)
         if self._busy_poll:
             self._busy_poll.wake()
 
@@ -78,9 +78,10 @@ class Turns:
                 self.flush()
         finally:  # without a next turn, no request would ever be answered
             if had_deferred:
-                # While connections are deferred, established ones queue up behind them.
+                # Some still wait: the next turn begins full, so that others join the line. None
+                # waits: it begins with 1, as its end is scheduled below.
                 self.bytes_this_turn = self.bytes_per_turn + 1 if deferred else 1
-                self._call_soon(self._end)
+                self._call_soon(self._bound_end)
 
     def _resume_deferred(self) -> None:
         deferred = self._deferred

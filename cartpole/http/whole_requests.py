@@ -18,7 +18,8 @@ class WholeRequests(HttpToolsProtocol):
 
     finished = False
     _pending_app: Any = None  # what will answer self.cycle, once its body is complete
-    _running: RequestResponseCycle | None = None  # the request that the application answers
+    # The request that the application answers; self.cycle is the newest one that was parsed.
+    _running: RequestResponseCycle | None = None
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         if cycle.more_body:

@@ -126,10 +126,3 @@ def test_the_dashboard_asks_for_metrics_that_exist(engine: Engine) -> None:
     }
     assert len(asked) > 8
     assert asked <= existing
-
-
-def test_the_readme_lists_the_metrics(engine: Engine) -> None:
-    found = read(get(create_app(Inference(Predictor(engine))), "/metrics")[2])
-    names = {re.sub("_(bucket|sum|count|created)$", "", name) for name, _ in found}
-    listed = set(re.findall(r"^\| `(cartpole_\w+)", (ROOT / "README.md").read_text(), re.M))
-    assert listed == {name for name in names if name.startswith("cartpole_")}

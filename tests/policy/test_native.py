@@ -20,7 +20,7 @@ from cartpole.policy.verify import sample_observations, verify
 from tests.support.engines import check
 from tests.support.models import mlp, save
 from tests.support.paths import GOLDEN
-from tools.fit_tanh import fit
+from tools.fit_tanh import LARGEST, fit
 
 
 @pytest.fixture(scope="module")
@@ -145,15 +145,29 @@ def test_tanh_is_within_six_units_in_the_last_place() -> None:
         found = every_tanh(values)
         exact = np.tanh(values.astype(np.float64))
         unit = np.spacing(np.abs(exact).astype(np.float32)).astype(np.float64)
-        assert (np.abs(found - exact) / unit).max() < 6
+        errors = np.abs(found - exact) / unit
+        worst = errors.argmax()
+        assert errors[worst] < 6, f"tanh({values[worst]!r}) is {errors[worst]:.1f} units off"
 
 
-def test_tanh_is_exact_in_its_limits() -> None:
-    small = np.array([0.0, -0.0, 1e-45, -1e-45, 1e-38, -1e-10, 1e-5], np.float32)
+@pytest.mark.parametrize("value", [0.0, -0.0, 1e-45, -1e-45, 1e-38, -1e-10, 1e-5])
+def test_tanh_of_a_small_value_is_the_value(value: float) -> None:
+    small = np.array([value], np.float32)
     assert every_tanh(small).tobytes() == small.tobytes()
-    large = np.array([9.03, 10, 1e10, 3.4028235e38, np.inf], np.float32)
-    assert (every_tanh(large) == 1).all()
-    assert (every_tanh(-large) == -1).all()
+
+
+@pytest.mark.parametrize("value", [9.03, 10, 1e10, 3.4028235e38, np.inf])
+def test_tanh_of_a_large_value_is_one(value: float) -> None:
+    assert every_tanh(np.array([value, -value], np.float32)).tolist() == [1, -1]
+
+
+def test_tanh_is_one_from_where_float32_rounds_it_to_one() -> None:
+    assert native._ONE_AT == LARGEST
+    assert np.float32(np.tanh(native._ONE_AT)) == 1
+    assert np.float32(np.tanh(native._ONE_AT - 0.02)) < 1
+
+
+def test_tanh_of_nan_is_nan() -> None:
     assert np.isnan(every_tanh(np.array([np.nan], np.float32))).all()
 
 
