@@ -35,7 +35,7 @@ def configure(settings: Settings) -> None:
     handler.setFormatter(
         JsonFormatter()
         if settings.log_format == "json"
-        else logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+        else logging.Formatter("%(asctime)s %(levelname)s [%(process)d] %(message)s")
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("cartpole").setLevel(settings.log_level.upper())

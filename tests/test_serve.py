@@ -121,10 +121,11 @@ def test_says_in_one_line_what_it_serves_and_stops_cleanly() -> None:
         )
         assert process.stderr
         line = process.stderr.readline()
-        assert f"on http://127.0.0.1:{port} with torchscript" in line
+        assert f"serves on http://127.0.0.1:{port}: " in line
+        assert ", engine torchscript, " in line
         assert str(BUNDLED_MODEL) in line
         process.send_signal(number)
-        assert process.stderr.readline().endswith(" INFO stopped after 0 requests\n")
+        assert process.stderr.readline().endswith("] stopped after 0 requests\n")
         while process.poll() is None:
             process.send_signal(signal.SIGHUP)
             time.sleep(0.001)

@@ -133,13 +133,12 @@ class Server(uvicorn.Server):
     def _summary(self, address: str) -> str:
         settings, policy = self._settings, self._predictor.policy
         return (
-            f"cartpole {__version__} serves {policy.path} ({policy.algorithm}, "
-            f"sha256 {policy.sha256[:12]}) on {address} with "
-            f"{self._predictor.engine.name}, threads: {settings.threads}, "
-            f"workers: {settings.workers}, "
-            f"connections: {settings.limit_connections}, heads: {settings.limit_head} B, "
-            f"{settings.head_timeout} s, bodies: {settings.limit_body} B, "
-            f"idle: {settings.keep_alive} s"
+            f"cartpole {__version__} serves on {address}: {policy.path} ({policy.algorithm}, "
+            f"sha256 {policy.sha256[:12]}), engine {self._predictor.engine.name}, "
+            f"workers {settings.workers}, threads {settings.threads}; limits: "
+            f"{settings.limit_connections} connections, heads of {settings.limit_head} bytes in "
+            f"{settings.head_timeout} s, bodies of {settings.limit_body} bytes, "
+            f"idle {settings.keep_alive} s"
         )
 
 
