@@ -1,0 +1,1 @@
+"""Benchmarks of the service: docs/benchmarks.md says what each measures."""

@@ -3,6 +3,7 @@
 import os
 import platform
 import sysconfig
+import timeit
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -16,8 +17,8 @@ def describe() -> str:
         if line.startswith("model name"):
             processor = line.partition(": ")[2]
             break
-    options = sysconfig.get_config_var("CONFIG_ARGS") or ""
-    optimized = "with" if "--enable-optimizations" in options else "without"
+    options = str(sysconfig.get_config_var("CONFIG_ARGS"))
+    configured = "with" if "--enable-optimizations" in options else "without"
     versions = []
     for name in PACKAGES:
         try:
@@ -26,9 +27,20 @@ def describe() -> str:
             continue
     return (
         f"{processor}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, "
-        f"Python {platform.python_version()} ({optimized} profile-guided optimization by "
-        f"its configuration), {', '.join(versions)}"
+        f"Python {platform.python_version()} (configured {configured} "
+        f"--enable-optimizations, {step_nanoseconds():.0f} ns for a step of a loop), "
+        f"{', '.join(versions)}"
     )
+
+
+def step_nanoseconds() -> float:
+    """How fast this interpreter is: a step of a loop that adds. The best of several.
+
+    The configuration does not tell. Debian's builds use profile-guided optimization without
+    --enable-optimizations; an interpreter that lacks it takes a quarter longer.
+    """
+    steps = 100_000
+    return min(timeit.repeat("x += 1", "x = 0", number=steps, repeat=9)) / steps * 1e9
 
 
 def cpu_seconds(pid: int) -> float:

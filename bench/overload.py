@@ -1,15 +1,12 @@
 """`make bench-overload`: twice what the service can do, over 1,000 connections, for 20 s.
 
-Requests fall due at a constant rate, whatever was answered, in small groups on connections in turn.
-A group that a connection does not take (the service has stopped reading there) is held back and
-counted. Meanwhile a client of its own asks for health, and one for inference before and after.
+Meanwhile a client of its own asks for health, and for an inference on a connection that it keeps.
 """
 
 import argparse
 import multiprocessing
 import os
 import re
-import select
 import socket
 import statistics
 import time
@@ -22,6 +19,7 @@ from pathlib import Path
 
 from bench.contenders import SERVER_CPU
 from bench.end_to_end import REQUEST, requests
+from bench.flood import Flood
 from bench.machine import cpu_seconds, describe
 from bench.server import Server, serving
 from bench.wrk import CLIENT_CPU, measure
@@ -29,88 +27,6 @@ from bench.wrk import CLIENT_CPU, measure
 CONNECTIONS, SECONDS, TIMES = 1000, 20.0, 2.0
 PEAK_SECONDS = 3
 SLOW, SLOW_ROUNDS, GOOD_REQUESTS = 500, 5, 5000
-TICK = 0.02
-SEND_BYTES = 4096  # that the generator's own kernel keeps of a connection
-GROUP = 4  # requests of one write, at the least; the same for all, so that a tick is affordable
-
-
-class Flood:
-    """Connections, and what became of what was due on them."""
-
-    def __init__(self, server: Server, rate: float) -> None:
-        self._rate = rate
-        self._poll = select.epoll()
-        self._clients = {}
-        for _ in range(CONNECTIONS):
-            client = socket.create_connection(("127.0.0.1", server.port))
-            requests(client, 1)
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
-            client.setblocking(False)
-            self._clients[client.fileno()] = client
-            self._poll.register(client, select.EPOLLIN)
-        with socket.create_connection(("127.0.0.1", server.port)) as client:
-            client.sendall(REQUEST)
-            self._size = len(client.recv(4096))
-        self._cut: dict[int, bytes] = {}  # what a connection has not taken of its last group
-        self._bytes = 0
-        self.offered = self.sent = self.in_time = self.lost = 0
-        self.drained = 0.0
-
-    def run(self, seconds: float) -> None:
-        """Offer for so long."""
-        group = max(GROUP, round(self._rate * TICK / CONNECTIONS))
-        order = list(self._clients)
-        started = time.monotonic()
-        turn = 0
-        while (elapsed := time.monotonic() - started) < seconds:
-            while self.offered < elapsed * self._rate:
-                self._offer(order[turn % CONNECTIONS], group)
-                turn += 1
-            self._read(0.001)
-        self.in_time = self._bytes // self._size
-
-    def _offer(self, connection: int, group: int) -> None:
-        self.offered += group
-        if connection not in self._clients:
-            return
-        rest = self._cut.pop(connection, b"")
-        try:
-            data = rest or REQUEST * group
-            taken = self._clients[connection].send(data)
-        except BlockingIOError:
-            taken = 0
-        except OSError:
-            return
-        if taken < len(data) and (rest or taken):
-            self._cut[connection] = data[taken:]
-        if not rest and taken:
-            self.sent += group
-
-    def _read(self, wait: float) -> None:
-        for connection, _ in self._poll.poll(wait):
-            try:
-                data = self._clients[connection].recv(262144)
-            except OSError:
-                data = b""
-            self._bytes += len(data)
-            if not data:
-                self.lost += 1
-                self._poll.unregister(connection)
-                self._clients.pop(connection).close()
-
-    def drain(self, seconds: float) -> None:
-        """Read on, until what was sent before is answered."""
-        started = time.monotonic()
-        last = started
-        while time.monotonic() - started < seconds and time.monotonic() - last < 0.3:
-            before = self._bytes
-            self._read(0.01)
-            last = time.monotonic() if self._bytes > before else last
-        self.drained = last - started
-
-    def close(self) -> None:
-        for client in self._clients.values():
-            client.close()
 
 
 Waits = list[
@@ -207,7 +123,7 @@ def overload(http: str, seconds: float) -> None:
             f"{rates[0]:,.0f} a second, {rates[0] / peak:.2f} of the peak ({peak:,.0f})",
             seen,
         )
-        flood = Flood(server, TIMES * max(peak, rates[0]))
+        flood = Flood(server, CONNECTIONS, TIMES * max(peak, rates[0]))
         seen = watched(server, lambda: flood.run(seconds), lambda: flood.drain(30))
         show(
             f"--http {http}, {CONNECTIONS} that do not wait",
@@ -220,7 +136,7 @@ def overload(http: str, seconds: float) -> None:
 
 
 def trickle(port: int, stop: "Synchronized[int]") -> None:
-    """A byte a second on each of many connections; who is refused comes again."""
+    """Send a byte a second on each of many connections. A closed one is opened again."""
     clients: list[socket.socket] = []
     sent = 0
     while not stop.value:

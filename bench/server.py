@@ -66,54 +66,55 @@ def serving(
     port: int = 0,
     tls: Path | None = None,
 ) -> Iterator[Server]:
-    """The service with these flags on a free port, ready; ended when the block is left.
+    """A running service with these flags, ready. It is stopped when the block is left.
 
     Args:
-        flags: of `python -m cartpole.serve`, beside --port.
-        cpu: the one core that it may run on; any by default.
-        command: another command to run instead, with `{port}` where the port goes.
-        environ: variables beside those of this process.
-        port: instead of a free one.
-        prepare: what to do once the port is known, before the start.
+        flags: of `python -m cartpole.serve`, without --port.
+        cpu: the one core to run on; any by default.
+        command: runs in place of the service, with `{port}` for the port.
+        environ: variables to add to those of this process.
+        prepare: is called with the port before the start.
+        port: to use in place of a free one.
         tls: the folder of certificate.pem and key.pem, to serve https.
 
     Raises:
-        RuntimeError: it ended before it was ready, or was not ready in a minute.
+        RuntimeError: the server has ended, or was not ready in a minute.
     """
     port = port or free_port()
     default = (sys.executable, "-m", "cartpole.serve", "--port", "{port}", *flags)
     arguments = [part.replace("{port}", str(port)) for part in command or default]
     if tls:
-        arguments += ["--ssl-certfile", str(tls / "certificate.pem")]
-        arguments += ["--ssl-keyfile", str(tls / "key.pem")]
+        arguments += [f"--ssl-certfile={tls}/certificate.pem", f"--ssl-keyfile={tls}/key.pem"]
     if prepare:
         prepare(port)
     if cpu is not None:
         arguments = ["taskset", "-c", str(cpu), *arguments]
+    variables = os.environ | dict(environ or {})
     process = subprocess.Popen(
-        arguments,
-        env=os.environ | dict(environ or {}),
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
+        arguments, env=variables, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     server = Server(process, port, _trusting() if tls else None)
     try:
         _wait_until_ready(server)
         yield server
     finally:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=10)
-        with suppress(ProcessLookupError):  # it, and whatever it has started and left behind
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        if process.stderr:
-            process.stderr.close()
+        _stop(process)
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    """Stop a server, and kill it and its children if they are still there after 10 s."""
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=10)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    if process.stderr:
+        process.stderr.close()
 
 
 def _trusting() -> ssl.SSLContext:
-    """For a certificate that nobody has signed."""
+    """A context that accepts a self-signed certificate."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context

@@ -11,8 +11,6 @@ import os
 import random
 import re
 import signal
-import socket
-import struct
 import sys
 import tempfile
 import time
@@ -23,8 +21,8 @@ from pathlib import Path
 import orjson
 import torch
 
+from bench.bad_clients import misbehave
 from bench.certificate import make_certificate
-from bench.contenders import QUERY
 from bench.machine import descendants, describe
 from bench.server import Server, serving
 from cartpole.api.observation import NAMES
@@ -37,19 +35,6 @@ GOOD_CLIENTS, BAD_CLIENTS = 8, 6  # of each service
 FAULT_SECONDS = 15  # between two faults of one service
 WORKER_TIMEOUT = 3
 GROWTH = 1.1  # that memory may have, for what the allocator keeps
-BAD = (
-    b"",
-    b"nonsense\r\n\r\n",
-    b"GET /inference?position=x HTTP/1.1\r\nHost: a\r\n\r\n",
-    b"GET / HTTP/1.1\r\n\r\n",
-    b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
-    b"POST /inference HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\nabc",
-    b"POST /inference HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nabc",
-    b"POST /inference HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcdefg\r\n",
-    b"GET /inference?position=1&velo",
-    f"GET /inference?{QUERY} HTTP/1.1\r\nHost: a\r\n\r\n".encode() * 300,
-)
-
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -132,7 +117,7 @@ class Soak:
                 reader, writer = await self._connect()
                 self.bad_clients += 1
                 try:
-                    await _misbehave(reader, writer, chance)
+                    await misbehave(reader, writer, chance)
                 finally:
                     writer.transport.abort()
             await asyncio.sleep(0.01)
@@ -165,17 +150,6 @@ class Soak:
             else:
                 for _ in fault.split():
                     os.kill(self.server.process.pid, signal.SIGHUP)
-
-
-async def _misbehave(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, chance: random.Random
-) -> None:
-    if chance.random() < 0.3:  # closes by a reset
-        connection = writer.get_extra_info("socket")
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.write(chance.choice(BAD)[: chance.randrange(30_000)])
-    await asyncio.sleep(chance.choice([0] * 19 + [5]))  # reads nothing for so long
-    await asyncio.wait_for(reader.read(100), chance.random())
 
 
 async def _ask(

@@ -25,7 +25,7 @@ def test_under_another_asgi_command() -> None:
         running.process.terminate()
         _, log = running.process.communicate(timeout=30)
     (line,) = (line for line in log.splitlines() if line.endswith("127.0.0.1") and "µs" in line)
-    assert f" INFO GET /inference?{GOLDEN} 200 " in line
+    assert f"] GET /inference?{GOLDEN} 200 " in line
 
 
 def test_from_a_wheel_in_another_folder(tmp_path: Path, policy: Policy) -> None:

@@ -171,4 +171,4 @@ def test_access_log() -> None:
     Server(process, port).get("/health/ready")
     process.terminate()
     log = process.communicate(timeout=30)[1]
-    assert re.search(r" INFO GET /health/ready 200 \d+ µs 127\.0\.0\.1\n", log)
+    assert re.search(r" INFO \[\d+\] GET /health/ready 200 \d+ µs 127\.0\.0\.1\n", log)

@@ -1,0 +1,1 @@
+"""Tools that train, fetch, export and fit models."""

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-OBSERVATIONS, ACTIONS = 4, 2
+from cartpole.policy.contract import ACTIONS, OBSERVATIONS
+
 LARGEST_MEMBER = 256 * 2**20
 
 Layer = tuple[Tensor, Tensor]
@@ -91,7 +92,7 @@ UNREADABLE_ZIP = (
     lzma.LZMAError,
     struct.error,
     EOFError,
-    RuntimeError,  # NotImplementedError is one
+    RuntimeError,  # of encrypted members, and of unknown compression
 )
 
 _EXPECTED = "expected an agent saved by Stable-Baselines3"

@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from tools.agent import BadAgent, read_agent
 
 TARGET = Path(__file__).resolve().parent.parent / "models/CartPole-v1/CartPole-v1.zip"

@@ -12,17 +12,17 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from cartpole.api.observation import NAMES
+from cartpole.policy.contract import ACTIONS, OBSERVATIONS
 from cartpole.policy.loading import METADATA, BadPolicy, load
 from cartpole.policy.tolerance import TOLERANCE
-from tools.agent import ACTIONS, OBSERVATIONS, Agent, BadAgent, Layer, read_agent
+from tools.agent import Agent, BadAgent, Layer, read_agent
 
 MODELS = Path(__file__).resolve().parent.parent / "models/CartPole-v1"
 GOLDEN = [0.0, 0.0, -1.0, 0.0]
@@ -52,28 +52,17 @@ def _sequential(layers: list[Layer], activation: str) -> nn.Sequential:
 
 
 def export(source: Path, output: Path) -> dict[str, str]:
-    """Write the model; `output` is replaced only after the new file has been read back and checked.
+    """Write the model. `output` is replaced once the new file has been read back and checked.
 
     Returns:
-        what was done, as rows of a table.
+        rows of a table that describes the model.
 
     Raises:
         BadAgent: the zip can't be exported, or the model does not compute what the zip says.
     """
     agent = read_agent(source)
     module = ActorCritic(agent).eval().requires_grad_(False)
-    golden = module(torch.tensor([GOLDEN]))[0][0].tolist()
-    weights_sha256 = _weights_sha256(agent)
-    metadata = {
-        "algorithm": agent.algorithm,
-        "environment": "CartPole-v1",
-        "stable_baselines3": agent.written_by,
-        "zip_sha256": agent.sha256,
-        "weights_sha256": weights_sha256,
-        "inputs": {"observation": list(NAMES)},
-        "outputs": {"logits": ["left", "right"], "value": ["value"]},
-        "golden": {"observation": GOLDEN, "logits": golden},
-    }
+    metadata = _metadata(agent, module)
     traced = torch.jit.trace(module, torch.zeros(1, OBSERVATIONS))
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -93,11 +82,26 @@ def export(source: Path, output: Path) -> dict[str, str]:
         "algorithm": f"{agent.algorithm}, saved by Stable-Baselines3 {agent.written_by}",
         "policy network": f"{OBSERVATIONS}-{widths}, {agent.activation}",
         "sha256 of the zip": agent.sha256,
-        "sha256 of the weights": weights_sha256,
-        "golden answer": f"{GOLDEN} -> {golden}",
+        "sha256 of the weights": metadata["weights_sha256"],
+        "golden answer": f"{GOLDEN} -> {metadata['golden']['logits']}",
         "largest difference": f"{difference:.1e} of the largest logit, {TOLERANCE:.0e} allowed",
         "sha256 of the model": hashlib.sha256(output.read_bytes()).hexdigest(),
         "model": str(output),
+    }
+
+
+def _metadata(agent: Agent, module: ActorCritic) -> dict[str, Any]:
+    """What the model file says of itself."""
+    golden = module(torch.tensor([GOLDEN]))[0][0].tolist()
+    return {
+        "algorithm": agent.algorithm,
+        "environment": "CartPole-v1",
+        "stable_baselines3": agent.written_by,
+        "zip_sha256": agent.sha256,
+        "weights_sha256": _weights_sha256(agent),
+        "inputs": {"observation": list(NAMES)},
+        "outputs": {"logits": ["left", "right"], "value": ["value"]},
+        "golden": {"observation": GOLDEN, "logits": golden},
     }
 
 
@@ -109,7 +113,7 @@ def _weights_sha256(agent: Agent) -> str:
 
 
 def _normalize(path: Path) -> None:
-    """Leave out of the archive what differs from one machine to the next: debug paths and times."""
+    """Rewrite the archive without debug paths and times, which differ between machines."""
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     root = next(iter(members)).partition("/")[0]

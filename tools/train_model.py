@@ -12,8 +12,6 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from tools.agent import BadAgent
 from tools.export_model import MODELS, export
 

@@ -21,8 +21,8 @@ def test_stops_after_so_many_requests(http: str) -> None:
         assert server.process.wait(timeout=20) == 0
         assert server.process.stderr
         _, reached, stopped = server.process.stderr.read().splitlines()
-    assert reached.endswith(" INFO --limit-requests 3 is reached: stopping")
-    assert stopped.endswith(" INFO stopped after 3 requests")
+    assert reached.endswith("] --limit-requests 3 is reached: stopping")
+    assert stopped.endswith("] stopped after 3 requests")
 
 
 @pytest.mark.parametrize("http", ["fast", "asgi"])

@@ -78,4 +78,4 @@ def test_no_request_to_reload_is_lost_and_none_hinders_the_end(tmp_path: Path) -
             assert server.process.wait(timeout=20) == 0
         assert server.process.stderr
         (line,) = server.process.stderr.readlines()
-        assert line.endswith(" INFO stopped after 1 requests\n")
+        assert line.endswith("] stopped after 1 requests\n")

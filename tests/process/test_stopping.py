@@ -31,7 +31,7 @@ def test_several_workers_stop_after_so_many_requests_of_all() -> None:
         asyncio.run(run())
         assert server.process.stderr
         log = server.process.stderr.read()
-    assert log.count(" INFO --limit-requests 400 is reached: stopping\n") == 1
+    assert log.count("] --limit-requests 400 is reached: stopping\n") == 1
     assert " ERROR " not in log
     shares = [int(line.split()[-2]) for line in log.splitlines() if "stopped after" in line]
     assert len(shares) == 2

@@ -50,7 +50,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     with serving(*flags) as server:
         yield Pair(server, model)
         log = log_of(server)
-        assert all("INFO stopped after" in line for line in log.splitlines()[-2:])
+        assert all("] stopped after" in line for line in log.splitlines()[-2:])
         assert "Traceback" not in log
 
 
