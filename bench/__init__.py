@@ -1,1 +1,1 @@
-"""Benchmarks of the service: docs/benchmarks.md says what each measures."""
+"""Benchmarks of the service; docs/benchmarks.md describes each of them."""

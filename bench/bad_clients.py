@@ -1,4 +1,4 @@
-"""Bad clients of the soak: malformed, oversized and unfinished requests, resets, silence."""
+"""Bad clients for the soak: malformed, oversized and unfinished requests, resets, silence."""
 
 import asyncio
 import random
@@ -25,9 +25,9 @@ async def misbehave(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, chance: random.Random
 ) -> None:
     """Send something bad or unfinished, read little, and perhaps reset the connection."""
-    if chance.random() < 0.3:  # closes by a reset
+    if chance.random() < 0.3:  # close by a reset
         connection = writer.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.write(chance.choice(BAD)[: chance.randrange(30_000)])
-    await asyncio.sleep(chance.choice([0] * 19 + [5]))  # reads nothing for so long
+    await asyncio.sleep(chance.choice([0] * 19 + [5]))  # read nothing meanwhile
     await asyncio.wait_for(reader.read(100), chance.random())

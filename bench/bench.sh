@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Load test with vegeta: RATE requests a second for DURATION against URL, which is started if
-# nothing answers there. Exits 1 if any request failed.
+# Load test with vegeta: RATE requests a second for DURATION against URL. If nothing answers there,
+# the service is started first. Exits 1 if a request failed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -10,5 +10,5 @@ CERTIFICATE = (
 
 
 def make_certificate(folder: Path) -> None:
-    """certificate.pem and key.pem in it, signed by themselves."""
+    """Write a self-signed certificate.pem and its key.pem to the folder."""
     subprocess.run(CERTIFICATE.split(), cwd=folder, check=True, capture_output=True)

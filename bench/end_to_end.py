@@ -17,7 +17,7 @@ import pyperf
 
 from bench.server import serving
 
-PORTS = "CARTPOLE_BENCH_PORTS"  # of servers that run, with commas between them
+PORTS = "CARTPOLE_BENCH_PORTS"  # comma-separated ports of running servers
 ENGINES = ("torchscript", "native")
 SERVER_CPU, CLIENT_CPU = 0, 1
 TARGET = "/inference?position=0.0123&velocity=-0.4567&angle=0.0345&angular_velocity=0.789"
@@ -25,7 +25,7 @@ REQUEST = f"GET {TARGET} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
 
 
 def requests(connection: socket.socket, loops: int) -> float:
-    """Seconds that this many requests took, one after the other; each answer is checked."""
+    """Seconds for this many requests, one after the other; every answer is checked."""
     iterations = range(loops)
     receive, send = connection.recv, connection.sendall
     started = time.perf_counter()
@@ -57,7 +57,7 @@ def measure() -> None:
 
 
 def main() -> None:
-    if PORTS in os.environ or "--help" in sys.argv:  # a worker of pyperf's, or servers of yours
+    if PORTS in os.environ or "--help" in sys.argv:  # a pyperf worker, or servers started by hand
         return measure()
     cpu = SERVER_CPU if len(os.sched_getaffinity(0)) > 1 else None
     with ExitStack() as stack:

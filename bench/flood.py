@@ -1,7 +1,6 @@
-"""A load that does not wait for answers: requests fall due at a constant rate.
+"""A load that does not wait for answers: requests fall due at a constant rate, in small groups.
 
-They are sent in small groups, on connections in turn. A group that a connection does not take, as
-the service has stopped reading there, is kept back and counted.
+A group is dropped, but counted, when its connection is full because the service does not read it.
 """
 
 import select
@@ -11,19 +10,20 @@ import time
 from bench.end_to_end import REQUEST, requests
 from bench.server import Server
 
-TICK = 0.02  # seconds in which every connection has its turn
-SEND_BYTES = 4096  # of a connection's send buffer on this side
-GROUP = 4  # requests in one write at least, so that the load generator can keep up
+TICK = 0.02  # seconds in which every connection gets a group
+SEND_BYTES = 4096  # the client's send buffer of each connection
+GROUP = 4  # least requests per write, so that the load generator can keep up
 
 
 class Flood:
-    """Connections on which requests fall due at a constant rate, whatever was answered.
+    """Connections that requests are sent on at a constant rate, regardless of the answers.
 
     Attributes:
-        offered, sent: requests that fell due, and those that the connections took.
-        in_time: those answered by the end of `run`.
-        lost: connections that were closed.
-        drained: seconds until the rest was answered.
+        offered: requests that fell due.
+        sent: requests that were written to a connection.
+        in_time: requests that were answered by the end of `run`.
+        lost: connections that the service closed.
+        drained: seconds from the end of `run` to the last answer.
     """
 
     def __init__(self, server: Server, connections: int, rate: float) -> None:
@@ -41,7 +41,7 @@ class Flood:
         with socket.create_connection(("127.0.0.1", server.port)) as client:
             client.sendall(REQUEST)
             self._size = len(client.recv(4096))
-        self._cut: dict[int, bytes] = {}  # the part of a group that a connection has not taken yet
+        self._cut: dict[int, bytes] = {}  # the unwritten rest of a group, by connection
         self._bytes = 0
         self.offered = self.sent = self.in_time = self.lost = 0
         self.drained = 0.0
@@ -66,14 +66,14 @@ class Flood:
         rest = self._cut.pop(connection, b"")
         try:
             data = rest or REQUEST * group
-            taken = self._clients[connection].send(data)
+            written = self._clients[connection].send(data)
         except BlockingIOError:
-            taken = 0
+            written = 0
         except OSError:
             return
-        if taken < len(data) and (rest or taken):
-            self._cut[connection] = data[taken:]
-        if not rest and taken:
+        if written < len(data) and (rest or written):
+            self._cut[connection] = data[written:]
+        if not rest and written:
             self.sent += group
 
     def _read(self, wait: float) -> None:
@@ -89,7 +89,7 @@ class Flood:
                 self._clients.pop(connection).close()
 
     def drain(self, seconds: float) -> None:
-        """Read on until everything that was sent is answered."""
+        """Read until no answer has come for 0.3 s, or for this many seconds."""
         started = time.monotonic()
         last = started
         while time.monotonic() - started < seconds and time.monotonic() - last < 0.3:

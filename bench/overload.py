@@ -1,12 +1,11 @@
-"""`make bench-overload`: twice what the service can do, over 1,000 connections, for 20 s.
+"""`make bench-overload`: twice the service's capacity, over 1,000 connections, for 20 s.
 
-Meanwhile a client of its own asks for health, and for an inference on a connection that it keeps.
+Meanwhile a client apart requests its health, and an inference on a kept connection.
 """
 
 import argparse
 import multiprocessing
 import os
-import re
 import socket
 import statistics
 import time
@@ -15,12 +14,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.sharedctypes import Synchronized
-from pathlib import Path
+from typing import NamedTuple
 
 from bench.contenders import SERVER_CPU
 from bench.end_to_end import REQUEST, requests
 from bench.flood import Flood
-from bench.machine import cpu_seconds, describe
+from bench.machine import cpu_seconds, describe, resident_mebibytes
 from bench.server import Server, serving
 from bench.wrk import CLIENT_CPU, measure
 
@@ -29,16 +28,19 @@ PEAK_SECONDS = 3
 SLOW, SLOW_ROUNDS, GOOD_REQUESTS = 500, 5, 5000
 
 
-Waits = list[
-    tuple[float, float, float]
-]  # when, health on a new connection, inference on a kept one
+class Probe(NamedTuple):
+    """One pair of requests of the client apart. Times are in seconds."""
+
+    started: float
+    health: float  # on a new connection
+    inference: float  # on the kept connection
 
 
-def watch(port: int, stop: "Synchronized[int]", told: "Connection") -> None:
-    """A client of its own, ten times a second; all in seconds."""
-    with suppress(OSError):  # it should wait for the service, not for the generator's core
+def watch(port: int, stop: "Synchronized[int]", results: "Connection") -> None:
+    """Probe the service about ten times a second until `stop` is set; send the probes."""
+    with suppress(OSError):  # wait for the service only, not for the load generator's core
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-    waits = []
+    probes = []
     with socket.create_connection(("127.0.0.1", port)) as kept:
         while not stop.value:
             started = time.monotonic()
@@ -46,62 +48,67 @@ def watch(port: int, stop: "Synchronized[int]", told: "Connection") -> None:
                 client.sendall(b"GET /health/ready HTTP/1.1\r\nHost: a\r\n\r\n")
                 if not client.recv(4096).startswith(b"HTTP/1.1 200 "):
                     raise RuntimeError("not ready")
-            waits.append((started, time.monotonic() - started, requests(kept, 1)))
+            probes.append(Probe(started, time.monotonic() - started, requests(kept, 1)))
             time.sleep(0.1)
-    told.send(waits)
-
-
-def resident(pid: int) -> float:
-    text = Path(f"/proc/{pid}/status").read_text()
-    return int(re.findall(r"VmRSS:\s+(\d+)", text)[0]) / 1024
+    results.send(probes)
 
 
 @dataclass
 class Overload:
-    """What was seen from outside while it lasted, and after."""
+    """The service under a load, seen from outside.
 
-    before: float  # a lone kept connection's request, seconds, median
+    Attributes:
+        before, during, after: median seconds of an inference on the kept connection before the
+            load, under it, and from a second after its end.
+        health: longest seconds of a health request on a new connection.
+        memory: resident MiB at the start and at the end of the load.
+        core: processor seconds per second.
+    """
+
+    before: float
     during: float
-    after: float  # from a second after the end on
-    health: float  # the longest wait on a new connection
+    after: float
+    health: float
     memory: tuple[float, float]
-    core: float  # processor seconds a second
+    core: float
 
 
-def watched(server: Server, load: Callable[[], None], rest: Callable[[], None]) -> Overload:
+def watched(server: Server, load: Callable[[], None], drain: Callable[[], None]) -> Overload:
+    """Put a load on the server, let it drain, and watch from a second before to two after."""
     pid, stop = server.process.pid, multiprocessing.Value("i", 0)
-    told, telling = multiprocessing.Pipe(duplex=False)
-    watching = multiprocessing.Process(target=watch, args=(server.port, stop, telling))
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    watching = multiprocessing.Process(target=watch, args=(server.port, stop, sender))
     watching.start()
     time.sleep(1)
-    began, used, memory = time.monotonic(), cpu_seconds(pid), resident(pid)
+    began, used, memory = time.monotonic(), cpu_seconds(pid), resident_mebibytes(pid)
     load()
-    ended, used, grown = time.monotonic(), cpu_seconds(pid) - used, resident(pid)
-    rest()
+    ended, used, grown = time.monotonic(), cpu_seconds(pid) - used, resident_mebibytes(pid)
+    drain()
     time.sleep(2)
     stop.value = 1
-    waits: Waits = told.recv()
+    probes: list[Probe] = receiver.recv()
     watching.join()
 
-    def kept(start: float, end: float) -> float:
-        return statistics.median(wait for when, _, wait in waits if start <= when < end)
+    def inference(start: float, end: float) -> float:
+        return statistics.median(one.inference for one in probes if start <= one.started < end)
 
     return Overload(
-        kept(0, began),
-        kept(began, ended),
-        kept(ended + 1, float("inf")),
-        max(wait for when, wait, _ in waits if began <= when < ended),
+        inference(0, began),
+        inference(began, ended),
+        inference(ended + 1, float("inf")),
+        max(one.health for one in probes if began <= one.started < ended),
         (memory, grown),
         used / (ended - began),
     )
 
 
-def show(name: str, share: str, seen: Overload) -> None:
+def show(name: str, rates: str, seen: Overload) -> None:
     print(
-        f"{name}: {share}, with {seen.core:.0%} of its core; health at most "
-        f"{seen.health * 1e3:.0f} ms; resident {seen.memory[0]:.0f} to {seen.memory[1]:.0f} MiB; "
-        f"another client's request took {seen.before * 1e6:.0f} µs before, "
-        f"{seen.during * 1e6:,.0f} during, {seen.after * 1e6:.0f} from a second after",
+        f"{name}: {rates}; {seen.core:.0%} of its core; health after at most "
+        f"{seen.health * 1e3:.0f} ms; resident memory {seen.memory[0]:.0f} to "
+        f"{seen.memory[1]:.0f} MiB; another client's request takes {seen.before * 1e6:.0f} µs "
+        f"before the load, {seen.during * 1e6:,.0f} µs under it, {seen.after * 1e6:.0f} µs from "
+        f"a second after it",
         flush=True,
     )
 
@@ -120,23 +127,23 @@ def overload(http: str, seconds: float) -> None:
         )
         show(
             f"--http {http}, {CONNECTIONS} clients that wait for answers",
-            f"{rates[0]:,.0f} a second, {rates[0] / peak:.2f} of the peak ({peak:,.0f})",
+            f"{rates[0]:,.0f} requests/s, {rates[0] / peak:.2f} of the peak ({peak:,.0f})",
             seen,
         )
         flood = Flood(server, CONNECTIONS, TIMES * max(peak, rates[0]))
         seen = watched(server, lambda: flood.run(seconds), lambda: flood.drain(30))
         show(
-            f"--http {http}, {CONNECTIONS} that do not wait",
-            f"{flood.offered / seconds:,.0f} a second offered, {flood.sent / seconds:,.0f} taken, "
+            f"--http {http}, {CONNECTIONS} clients that do not wait",
+            f"{flood.offered / seconds:,.0f} requests/s offered, {flood.sent / seconds:,.0f} sent, "
             f"{flood.in_time / seconds:,.0f} answered, {flood.in_time / seconds / peak:.2f} of the "
-            f"peak, the rest {flood.drained:.1f} s later, {flood.lost} connections lost",
+            f"peak; the rest answered {flood.drained:.1f} s later; {flood.lost} connections lost",
             seen,
         )
         flood.close()
 
 
 def trickle(port: int, stop: "Synchronized[int]") -> None:
-    """Send a byte a second on each of many connections. A closed one is opened again."""
+    """Send one byte a second on each of many connections; replace those that are closed."""
     clients: list[socket.socket] = []
     sent = 0
     while not stop.value:
@@ -154,7 +161,7 @@ def trickle(port: int, stop: "Synchronized[int]") -> None:
 
 
 def beside_slow_clients() -> None:
-    """A good client's p99, alone and beside slow ones, in turns."""
+    """p99 of a good client alone and beside slow clients, in interleaved rounds."""
     p99: dict[bool, list[float]] = {False: [], True: []}
     with serving("--head-timeout", "30", cpu=SERVER_CPU) as server:
         for _ in range(SLOW_ROUNDS):
@@ -173,8 +180,8 @@ def beside_slow_clients() -> None:
                     others.join()
     alone, beside = (statistics.median(values) for values in p99.values())
     print(
-        f"a good client's p99: {alone:.0f} µs alone, {beside:.0f} µs beside {SLOW} connections "
-        f"that send a byte a second, {beside / alone:.2f} of it",
+        f"p99 of a good client: {alone:.0f} µs alone, {beside:.0f} µs beside {SLOW} connections "
+        f"that send a byte a second ({beside / alone:.2f} times)",
         flush=True,
     )
 

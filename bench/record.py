@@ -1,5 +1,7 @@
-"""`python -m bench.record NAME [pyperf's flags]`: run a pyperf benchmark, keep its result as JSON
-under bench/results/, and print the change against the previous run and its significance."""
+"""`python -m bench.record NAME [pyperf's flags]`: run a pyperf benchmark and compare it.
+
+The result is kept as JSON in bench/results/; the change since the previous run is printed.
+"""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""`make bench-scale`: many connections, idle ones, a constant rate, garbage collection."""
+"""`make bench-scale`: start, memory, many connections, a constant rate, workers, collection."""
 
 import re
 import socket
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.contenders import QUERY, SERVE, SERVER_CPU
 from bench.end_to_end import requests
-from bench.machine import descendants, describe
+from bench.machine import descendants, describe, resident_mebibytes
 from bench.server import Server, serving
 from bench.wrk import CLIENT_CPU, measure
 
@@ -42,33 +42,28 @@ def many_connections() -> str:
                 values.append(measure(url, pid, connections, SECONDS).cpu)
     few, many = (statistics.median(values) for values in cpu.values())
     return (
-        f"CPU a request: 64 connections {few:.1f} µs, 1,000 {many:.1f} µs, {many / few:.2f} of it"
+        f"CPU per request: {few:.1f} µs with 64 connections, {many:.1f} µs with 1,000 "
+        f"({many / few:.2f} times)"
     )
-
-
-def resident(server: Server) -> int:
-    text = Path(f"/proc/{server.process.pid}/status").read_text()
-    (kilobytes,) = re.findall(r"VmRSS:\s+(\d+) kB", text)
-    return int(kilobytes) * 1024
 
 
 def idle_connections() -> str:
     with serving() as server:
         server.get(f"/inference?{QUERY}")
-        before = resident(server)
+        before = resident_mebibytes(server.process.pid)
         clients = []
         for _ in range(IDLE):
             client = socket.create_connection(("127.0.0.1", server.port))
             requests(client, 1)
             clients.append(client)
-        grown = (resident(server) - before) / IDLE / 1024
+        grown = (resident_mebibytes(server.process.pid) - before) / IDLE * 1024
         for client in clients:
             client.close()
-    return f"resident memory per idle connection that was answered once: {grown:.1f} KiB"
+    return f"resident memory per idle connection, after one request on it: {grown:.1f} KiB"
 
 
 def constant_rate() -> str:
-    """Each request is sent when it is due, whatever the one before took."""
+    """Latency from the time at which each request is due, even if the one before it is late."""
     latencies = []
     with (
         serving(cpu=SERVER_CPU) as server,
@@ -88,7 +83,7 @@ def constant_rate() -> str:
 
 
 def ready() -> str:
-    """From the start of the process to the first connection, beside `import torch` alone."""
+    """Time from the start of the process to the first connection, against `import torch` alone."""
     starts: dict[str, list[float]] = {"ours": [], "torch": []}
     for _ in range(STARTS):
         began = time.perf_counter()
@@ -99,12 +94,12 @@ def ready() -> str:
         subprocess.run(importing, check=True)
         starts["torch"].append(time.perf_counter() - began)
     ours, torch = (statistics.median(values) for values in starts.values())
-    return f"ready after {ours:.2f} s, {ours / torch:.2f} of `import torch` ({torch:.2f} s)"
+    return f"ready after {ours:.2f} s, {ours / torch:.2f} times `import torch` ({torch:.2f} s)"
 
 
 @contextmanager
 def prepared(statement: str) -> Iterator[Server]:
-    """The service, with something done in its process before the start."""
+    """The service, started after this statement has run in its process."""
     program = f"import gc, sys; {statement or 'pass'}\nfrom cartpole.serve import main; main()"
     with serving(command=[sys.executable, "-c", program, *SERVE[3:]], cpu=SERVER_CPU) as server:
         measure(f"http://127.0.0.1:{server.port}", 0, 64, 1)  # warms up
@@ -138,7 +133,9 @@ def counting() -> str:
                 values.append(measure(url, pid, 64, SECONDS).cpu)
     counted, not_counted = (statistics.median(values) for values in cpu.values())
     share = counted / not_counted - 1
-    return f"CPU a request: {counted:.2f} µs, without counting {not_counted:.2f}, {share:+.1%}"
+    return (
+        f"CPU per request: {counted:.2f} µs, {not_counted:.2f} µs without counting ({share:+.1%})"
+    )
 
 
 def workers() -> str:
@@ -154,20 +151,22 @@ def workers() -> str:
                 memory[number] = sum(map(proportional, [pid, *descendants(pid)])) / 2**20
     one, two, full = (statistics.median(values) for values in cpu.values())
     return (
-        f"CPU a request: 1 worker {one:.1f} µs; 2 workers, the same 64 connections {two:.1f} µs, "
-        f"{two / one:.2f} of it, 64 each {full:.1f} µs, {full / one:.2f}; memory (PSS): "
-        f"{memory[1]:.0f} MiB, all of 2 workers {memory[2]:.0f} MiB"
+        f"CPU per request: {one:.1f} µs with 1 worker; {two:.1f} µs with 2 workers and the same 64 "
+        f"connections ({two / one:.2f} times), {full:.1f} µs with 64 connections each "
+        f"({full / one:.2f} times); memory (PSS): {memory[1]:.0f} MiB with 1 worker, "
+        f"{memory[2]:.0f} MiB with 2"
     )
 
 
 def proportional(pid: int) -> int:
+    """Proportional set size in bytes: shared pages are divided among their processes."""
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     (kilobytes,) = re.findall(r"^Pss:\s+(\d+) kB", text, re.M)
     return int(kilobytes) * 1024
 
 
 def engines() -> str:
-    """What the native engine costs at the start and in memory."""
+    """Time to start and resident memory of the native engine, against TorchScript."""
     figures = []
     for engine in ("torchscript", "native"):
         starts, memory = [], []
@@ -176,12 +175,12 @@ def engines() -> str:
             with serving("--engine", engine, cpu=SERVER_CPU) as server:
                 starts.append(time.perf_counter() - began)
                 server.get(f"/inference?{QUERY}")
-                memory.append(resident(server) / 2**20)
+                memory.append(resident_mebibytes(server.process.pid))
         figures.append((statistics.median(starts), statistics.median(memory)))
     (start, size), (native_start, native_size) = figures
     return (
-        f"native against torchscript: ready after {native_start:.2f} s and {start:.2f} s, "
-        f"resident {native_size:.0f} MiB and {size:.0f} MiB"
+        f"native against torchscript: ready after {native_start:.2f} s against {start:.2f} s, "
+        f"resident memory {native_size:.0f} MiB against {size:.0f} MiB"
     )
 
 

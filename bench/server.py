@@ -23,7 +23,7 @@ class Server:
     Attributes:
         process: the server's process.
         port: the TCP port on 127.0.0.1 that it listens on.
-        tls: what its clients need, where it serves https.
+        tls: the context that its clients use; None if it serves plain HTTP.
     """
 
     process: subprocess.Popen[str]
@@ -39,7 +39,7 @@ class Server:
         return self.tls.wrap_socket(client) if self.tls else client
 
     def get(self, target: str) -> tuple[int, bytes]:
-        """The status and body that GET gives on a connection of its own."""
+        """Status and body of the answer to GET, on a new connection."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             connection.sock = self.connect(timeout=30)
@@ -66,32 +66,30 @@ def serving(
     port: int = 0,
     tls: Path | None = None,
 ) -> Iterator[Server]:
-    """A running service with these flags, ready. It is stopped when the block is left.
+    """A service that is ready for requests. It is stopped at the end of the block.
 
     Args:
-        flags: of `python -m cartpole.serve`, without --port.
-        cpu: the one core to run on; any by default.
-        command: runs in place of the service, with `{port}` for the port.
-        environ: variables to add to those of this process.
-        prepare: is called with the port before the start.
-        port: to use in place of a free one.
-        tls: the folder of certificate.pem and key.pem, to serve https.
+        flags: flags of `python -m cartpole.serve`, without --port.
+        cpu: the core to run on; any core by default.
+        command: another command to run; `{port}` in it stands for the port.
+        environ: variables to add to the environment of this process.
+        prepare: called with the port before the start.
+        port: the port to listen on; a free one by default.
+        tls: the folder of certificate.pem and key.pem, to serve HTTPS.
 
     Raises:
-        RuntimeError: the server has ended, or was not ready in a minute.
+        RuntimeError: the server exited, or was not ready within a minute.
     """
     port = port or free_port()
-    default = (sys.executable, "-m", "cartpole.serve", "--port", "{port}", *flags)
-    arguments = [part.replace("{port}", str(port)) for part in command or default]
-    if tls:
-        arguments += [f"--ssl-certfile={tls}/certificate.pem", f"--ssl-keyfile={tls}/key.pem"]
+    command = command or (sys.executable, "-m", "cartpole.serve", "--port", "{port}", *flags)
     if prepare:
         prepare(port)
-    if cpu is not None:
-        arguments = ["taskset", "-c", str(cpu), *arguments]
-    variables = os.environ | dict(environ or {})
     process = subprocess.Popen(
-        arguments, env=variables, stderr=subprocess.PIPE, text=True, start_new_session=True
+        _arguments(command, port, cpu, tls),
+        env=os.environ | dict(environ or {}),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     server = Server(process, port, _trusting() if tls else None)
     try:
@@ -101,8 +99,16 @@ def serving(
         _stop(process)
 
 
+def _arguments(command: Sequence[str], port: int, cpu: int | None, tls: Path | None) -> list[str]:
+    """The command with its port, its certificate and the core that it is pinned to."""
+    arguments = [part.replace("{port}", str(port)) for part in command]
+    if tls:
+        arguments += [f"--ssl-certfile={tls}/certificate.pem", f"--ssl-keyfile={tls}/key.pem"]
+    return arguments if cpu is None else ["taskset", "-c", str(cpu), *arguments]
+
+
 def _stop(process: subprocess.Popen[str]) -> None:
-    """Stop a server, and kill it and its children if they are still there after 10 s."""
+    """Stop a server; kill it and its children if they still run after 10 s."""
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(timeout=10)
@@ -125,7 +131,7 @@ def _wait_until_ready(server: Server) -> None:
     while time.monotonic() < deadline:
         if server.process.poll() is not None:
             _, errors = server.process.communicate()
-            raise RuntimeError(f"the server ended with {server.process.returncode}: {errors}")
+            raise RuntimeError(f"the server exited with {server.process.returncode}: {errors}")
         try:
             with socket.create_connection(("127.0.0.1", server.port), timeout=1):
                 return

@@ -1,8 +1,6 @@
-"""`make soak`: half an hour of good and bad clients, reloads, and workers killed and halted.
+"""`make soak`: half an hour of good and bad clients, reloads, and killed and stopped workers.
 
-Two services run: one worker over TCP, which reloads its model in place, and two workers over TLS,
-which are also replaced, killed (SIGKILL) and halted (SIGSTOP). Every answer is compared with the
-module's own forward. Shown must be: no wrong answer, no lost request, and no growth.
+It fails if an answer differs from the module's forward, a request is lost, or memory grows.
 """
 
 import argparse
@@ -23,7 +21,7 @@ import torch
 
 from bench.bad_clients import misbehave
 from bench.certificate import make_certificate
-from bench.machine import descendants, describe
+from bench.machine import descendants, describe, resident_mebibytes
 from bench.server import Server, serving
 from cartpole.api.observation import NAMES
 from cartpole.policy.contract import Observation
@@ -31,28 +29,28 @@ from cartpole.policy.loading import load
 from cartpole.policy.tolerance import rows_agree
 from cartpole.settings import BUNDLED_MODEL
 
-GOOD_CLIENTS, BAD_CLIENTS = 8, 6  # of each service
-FAULT_SECONDS = 15  # between two faults of one service
+GOOD_CLIENTS, BAD_CLIENTS = 8, 6  # for each service
+FAULT_SECONDS = 15  # between two faults in one service
 WORKER_TIMEOUT = 3
-GROWTH = 1.1  # that memory may have, for what the allocator keeps
+GROWTH = 1.1  # allowed for memory, because the allocator keeps some
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @dataclass
 class Soak:
-    """One service under its clients and faults, and what became of the requests.
+    """One service with its clients and faults, and the outcome of the requests.
 
     Attributes:
-        asked: requests of the good clients.
-        retried: those sent again, since their connection broke before any answer: as HTTP clients
-            do on a kept connection, or since the worker was killed meanwhile.
-        lost: requests whose new connection broke though no worker was killed.
-        wrong: answers that are not 200, or not what the module says.
+        sent: requests of the good clients.
+        retried: requests that were sent again after their connection broke: a kept connection, as
+            HTTP clients do, or any connection when a worker was killed meanwhile.
+        lost: requests whose new connection broke although no worker was killed.
+        wrong: answers with a status other than 200, or with other logits than the module's.
     """
 
     server: Server
     until: float
-    asked: int = 0
+    sent: int = 0
     retried: int = 0
     lost: int = 0
     wrong: int = 0
@@ -80,7 +78,7 @@ class Soak:
             deviations = (2, 2, 0.2, 1)
             position, velocity, angle, angular = (chance.gauss(0, size) for size in deviations)
             observation = (position, velocity, angle, angular)
-            self.asked += 1
+            self.sent += 1
             connection, head, body = await self._answer(connection, observation)
             if not connection:
                 self.lost += 1
@@ -97,12 +95,12 @@ class Soak:
     async def _answer(
         self, connection: Connection | None, observation: Observation
     ) -> tuple[Connection | None, bytes, bytes]:
-        """Head and body, and the connection that they came on; none if the request is lost."""
+        """The connection, head and body of the answer; no connection if the request is lost."""
         began, kept = time.monotonic(), connection is not None
         while True:
             try:
                 connection = connection or await self._connect()
-                return connection, *await _ask(*connection, observation)
+                return connection, *await _request(*connection, observation)
             except (OSError, asyncio.IncompleteReadError):
                 if connection:
                     connection[1].close()
@@ -126,16 +124,16 @@ class Soak:
         forward = load(BUNDLED_MODEL).forward
         while self._answers or time.monotonic() < self.until:
             await asyncio.sleep(0.5)
-            taken, self._answers = self._answers, []
-            if taken:
-                expected = forward(torch.tensor([observation for observation, _ in taken]))
-                found = [list(orjson.loads(body).values()) for _, body in taken]
+            answers, self._answers = self._answers, []
+            if answers:
+                expected = forward(torch.tensor([observation for observation, _ in answers]))
+                found = [list(orjson.loads(body).values()) for _, body in answers]
                 self.wrong += int((~rows_agree(torch.tensor(found), expected)).sum())
 
     # Faults
 
     async def _break(self, chance: random.Random) -> None:
-        """One fault after the other, with time at the end for the last to be mended."""
+        """Cause faults in turn; the last one leaves time to recover before the end."""
         while time.monotonic() < self.until - 2 * FAULT_SECONDS:
             await asyncio.sleep(FAULT_SECONDS)
             workers = descendants(self.server.process.pid)
@@ -152,7 +150,7 @@ class Soak:
                     os.kill(self.server.process.pid, signal.SIGHUP)
 
 
-async def _ask(
+async def _request(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, observation: Observation
 ) -> tuple[bytes, bytes]:
     """Head and body of the answer."""
@@ -164,22 +162,16 @@ async def _ask(
 
 
 def serving_workers(processes: list[int]) -> list[int]:
-    """Those that have TCP sockets, not multiprocessing's resource tracker."""
-    return [pid for pid in processes if resident(pid) > 100] or processes
-
-
-def resident(pid: int) -> float:
-    """MiB."""
-    text = Path(f"/proc/{pid}/status").read_text()
-    return int(re.findall(r"VmRSS:\s+(\d+)", text)[0]) / 1024
+    """The workers among these processes: multiprocessing's resource tracker needs little memory."""
+    return [pid for pid in processes if resident_mebibytes(pid) > 100] or processes
 
 
 def state(server: Server) -> tuple[float, int]:
-    """Resident MiB and descriptors of all its processes."""
+    """Resident MiB and open descriptors of all processes of a service."""
     memory, descriptors = 0.0, 0
     for pid in [server.process.pid, *descendants(server.process.pid)]:
-        with suppress(OSError, IndexError):
-            memory += resident(pid)
+        with suppress(OSError, ValueError):  # it has exited
+            memory += resident_mebibytes(pid)
             descriptors += len(list(Path(f"/proc/{pid}/fd").iterdir()))
     return memory, descriptors
 
@@ -198,6 +190,7 @@ def main() -> int:
     flags = ("--log-level", "error", "--limit-body", "100000")
     with tempfile.TemporaryDirectory() as folder:
         make_certificate(Path(folder))
+        # One worker reloads its model in place; of several, each is replaced.
         several = ("--workers", "2", "--worker-timeout", str(WORKER_TIMEOUT))
         with (
             serving(*flags) as plain,
@@ -205,7 +198,7 @@ def main() -> int:
         ):
             servers = [plain, secured]
             asyncio.run(soak(servers, max(60.0, seconds / 10)))
-            time.sleep(15)  # the last replacement ends
+            time.sleep(15)  # until the last worker is replaced
             before = [state(server) for server in servers]
             soaks = asyncio.run(soak(servers, seconds))
             time.sleep(15)
@@ -218,7 +211,7 @@ def main() -> int:
         bad += one.wrong + one.lost + grew
         faults = ", ".join(f"{count} of {fault}" for fault, count in sorted(one.faults.items()))
         print(
-            f"{name}: {one.asked:,} requests in {seconds:.0f} s beside {one.bad_clients:,} bad "
+            f"{name}: {one.sent:,} requests in {seconds:.0f} s beside {one.bad_clients:,} bad "
             f"clients; {faults}; wrong {one.wrong}, lost {one.lost}, retried {one.retried}; memory "
             f"{then[0]:.0f} to {now[0]:.0f} MiB, descriptors {then[1]} to {now[1]}"
         )

@@ -1,6 +1,6 @@
-"""`python -m bench.staged FILE [flags]`: the service with clocks around its parts.
+"""`python -m bench.staged FILE [flags]`: the service with clocks around its stages.
 
-When it ends, it writes to FILE how many microseconds a request spent, on average, in each part.
+On exit it writes to FILE the mean microseconds per request of each stage.
 """
 
 import json
@@ -34,7 +34,7 @@ def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def clock_waiting() -> None:
-    """Time from adding a request to the batch until the batch is flushed: wall time."""
+    """Measure the wall time from adding a request to a batch until the batch is flushed."""
     add, flush = Batcher.add, Batcher.flush
 
     def add_and_note(self: Batcher, *arguments: Any) -> None:
@@ -77,7 +77,7 @@ def main() -> None:
     try:
         sys.argv[1:] = flags
         serve.main()
-    finally:  # it ends by SystemExit
+    finally:  # serve.main() raises SystemExit
         per_request = {name: spent[name] / requests / 1000 for name in spent}
         stages = {
             "read and parse": per_request["read and parse"],

@@ -1,8 +1,6 @@
-"""`make bench-stages`: where the microseconds of one request go in the live server.
+"""`make bench-stages`: processor time of one request by stage, in the running service.
 
-The server is started through `python -m bench.staged`, which puts clocks around its parts; the
-service itself carries none. What the clocks do not see is the event loop and the kernel: it is what
-remains of the process's time per request.
+bench.staged adds the clocks. The rest of the process's time is the event loop's and the kernel's.
 """
 
 import json
@@ -20,7 +18,7 @@ from bench.record import RESULTS
 from bench.server import serving
 from bench.wrk import CLIENT_CPU, read_wrk
 
-WAIT = "wait for the batch"  # while others are read: wall time, in none of the stages
+WAIT = "wait for the batch"  # wall time while other requests are read; not one of the stages
 STAGES = ("read and parse", "forward", "render", "write", "loop and kernel")
 ENGINES = ("torchscript", "native")
 CASES = ((1, ()), (1, ("--busy-poll",)), (64, ()))  # connections and flags
@@ -30,7 +28,7 @@ Stages = dict[str, float]
 
 
 def measure(connections: int, flags: Sequence[str]) -> Stages:
-    """Microseconds per request: processor time by stage, and the wait."""
+    """Microseconds per request: processor time of each stage, and the wait for the batch."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "stages.json"
         command = [sys.executable, "-m", "bench.staged", str(path), "--port", "{port}"]
@@ -54,7 +52,7 @@ def total(stages: Stages) -> float:
 
 
 def table(results: dict[str, Stages]) -> str:
-    lines = ["| µs a request | " + " | ".join(results) + " |", "|---" * (len(results) + 1) + "|"]
+    lines = ["| µs per request | " + " | ".join(results) + " |", "|---" * (len(results) + 1) + "|"]
     for name in STAGES:
         cells = [f"{s[name]:.1f} ({s[name] / total(s):.0%})" for s in results.values()]
         lines.append(f"| {name} | {' | '.join(cells)} |")
@@ -65,7 +63,7 @@ def table(results: dict[str, Stages]) -> str:
 
 
 def picture(results: dict[str, Stages], path: Path) -> None:
-    """One stacked bar per case, each as long as its shares."""
+    """Draw one stacked bar per case: the share of each stage."""
     import matplotlib
 
     matplotlib.use("svg")

@@ -49,6 +49,6 @@ def test_nginx_in_front(tmp_path: Path) -> None:
 def test_systemd_unit(tmp_path: Path) -> None:
     unit = (ROOT / "deploy/cartpole.service").read_text()
     path = tmp_path / "cartpole.service"
-    path.write_text(unit.replace("/opt/cartpole/bin/python", shutil.which("python3") or ""))
+    path.write_text(unit.replace("/opt/cartpole/bin/cartpole", shutil.which("python3") or ""))
     done = subprocess.run(["systemd-analyze", "verify", str(path)], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

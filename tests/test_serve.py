@@ -147,7 +147,7 @@ def test_unix_socket(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     process = subprocess.Popen([*SERVE, "--uds", str(path)], stderr=subprocess.PIPE, text=True)
     assert process.stderr
-    assert f"on unix:{path} " in process.stderr.readline()
+    assert f"on unix:{path}: " in process.stderr.readline()
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(path))
         client.sendall(b"GET /health/ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")

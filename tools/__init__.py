@@ -1,1 +1,1 @@
-"""Tools that train, fetch, export and fit models."""
+"""Tools that train, download and export models, and fit the native engine's tanh."""

@@ -1,4 +1,4 @@
-"""A Stable-Baselines3 zip to plain weights, without running any code out of the zip."""
+"""Reads the weights of a Stable-Baselines3 zip without running any code from it."""
 
 import hashlib
 import io
@@ -23,7 +23,7 @@ Layer = tuple[Tensor, Tensor]
 
 
 class BadAgent(Exception):
-    """The zip can't be exported. The text is one line: what was found, and what was expected."""
+    """The zip can't be exported. The message is one line: the content found and the one expected."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ class Agent:
     """An actor-critic agent with two multilayer perceptrons.
 
     Attributes:
-        policy, value: the layers of each network, input first: (weight float32[outputs, inputs],
-            bias float32[outputs]).
-        activation: "tanh" or "relu", between the layers.
+        policy, value: layers of each network from input to output, each a pair of
+            weight float32[outputs, inputs] and bias float32[outputs].
+        activation: "tanh" or "relu", applied between the layers.
         algorithm: PPO, TRPO or A2C.
         written_by: the version of Stable-Baselines3 that wrote the zip.
-        sha256: of the zip's bytes.
+        sha256: digest of the zip.
     """
 
     policy: list[Layer]
@@ -50,11 +50,11 @@ class Agent:
 def read_agent(path: Path) -> Agent:
     """Read an agent that Stable-Baselines3 saved, of any version.
 
-    Weights go through torch.load(weights_only=True); of `data`, only plain JSON fields are read,
-    never the pickles beside them.
+    torch.load(weights_only=True) reads the weights. Of the member `data` only plain JSON fields
+    are read, never the pickles beside them.
 
     Raises:
-        BadAgent: the zip is none, is truncated, or holds another kind of agent.
+        BadAgent: the file is no zip, is damaged, or holds another kind of agent.
     """
     try:
         content = path.read_bytes()
@@ -85,14 +85,14 @@ def read_agent(path: Path) -> Agent:
         raise BadAgent(f"{path}: {error}") from error
 
 
-# What zipfile raises when fed with junk: RuntimeError where it finds a member encrypted.
+# The exceptions that zipfile raises for damaged input.
 UNREADABLE_ZIP = (
     zipfile.BadZipFile,
     zlib.error,
     lzma.LZMAError,
     struct.error,
     EOFError,
-    RuntimeError,  # of encrypted members, and of unknown compression
+    RuntimeError,  # encrypted members and, as NotImplementedError, unknown compression
 )
 
 _EXPECTED = "expected an agent saved by Stable-Baselines3"
@@ -109,7 +109,7 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
 def _load_weights(content: bytes) -> Any:
     try:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler raises almost anything when fed with junk
+    except Exception as error:  # the unpickler raises almost any exception for junk
         reason = f"{type(error).__name__}: {error}".partition("\n")[0][:160]
         raise ValueError(f"policy.pth: {reason}") from error
 
@@ -190,7 +190,7 @@ def _activation(data: dict[str, Any]) -> str:
 
 
 def _algorithm(data: dict[str, Any]) -> str:
-    """The zip does not name its algorithm; each has parameters that the others lack."""
+    """Tell the algorithm by a parameter of its own, because the zip does not name it."""
     if "clip_range" in data:
         return "PPO"
     return "TRPO" if "cg_max_steps" in data else "A2C"

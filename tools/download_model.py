@@ -11,9 +11,9 @@ from tools.agent import BadAgent, read_agent
 TARGET = Path(__file__).resolve().parent.parent / "models/CartPole-v1/CartPole-v1.zip"
 SECONDS = 300
 
-# rl_zoo3's command line fetches more than the agent, and with a current huggingface_hub it fails on
-# agents that need no normalization file: this is the part of it that loads the agent.
-# It retries for half a minute where nothing answers, so that is found out first.
+# Only the part of rl_zoo3's command line that downloads the agent. The whole also downloads other
+# files, and with a current huggingface_hub it fails for agents without a normalization file.
+# The hub is tried first, because rl_zoo3 retries an unreachable one for half a minute.
 FETCH = """
 import sys
 from urllib.error import HTTPError
@@ -24,7 +24,7 @@ from huggingface_hub.constants import ENDPOINT
 try:
     urlopen(Request(ENDPOINT, method="HEAD"), timeout=30).close()
 except HTTPError:
-    pass  # it answers
+    pass  # the hub answers
 except OSError as error:
     sys.exit(f"{ENDPOINT} can't be reached: {getattr(error, 'reason', error)}")
 
@@ -36,18 +36,18 @@ print(load_from_hub(ModelRepoId("sb3", name), name.filename))
 
 
 class DownloadFailed(Exception):
-    """The agent could not be fetched. The text is one line."""
+    """The agent could not be downloaded. The message is one line."""
 
 
 def download(target: Path) -> None:
-    """Fetch the agent to `target`, which is replaced only by a zip that can be exported.
+    """Download the agent to `target`, which is replaced only by a zip that can be exported.
 
     Raises:
         DownloadFailed: the hub can't be reached, or does not have the agent.
-        BadAgent: what came is no agent that can be exported.
+        BadAgent: the downloaded file can't be exported.
     """
-    # rl_zoo3 fetches only with this word, because it unpickles what it plays. Here nothing is
-    # unpickled: tools/agent.py reads weights and plain JSON.
+    # rl_zoo3 requires this variable because it unpickles agents. Here nothing is unpickled:
+    # tools/agent.py reads weights and plain JSON.
     environment = os.environ | {"TRUST_REMOTE_CODE": "True"}
     command = [sys.executable, "-c", FETCH]
     try:
@@ -55,7 +55,7 @@ def download(target: Path) -> None:
             command, env=environment, check=True, timeout=SECONDS, capture_output=True, text=True
         )
     except subprocess.TimeoutExpired as error:
-        raise DownloadFailed(f"nothing after {SECONDS} s") from error
+        raise DownloadFailed(f"no agent after {SECONDS} s") from error
     except subprocess.CalledProcessError as error:
         lines = [line.strip() for line in error.stderr.splitlines() if line.strip()]
         raise DownloadFailed(lines[-1][:300] if lines else "rl_zoo3 failed") from error
@@ -71,9 +71,9 @@ def main() -> int:
     try:
         download(TARGET)
     except (DownloadFailed, BadAgent) as error:
-        print(f"download: {error}; {TARGET.name} is left as it was", file=sys.stderr)
+        print(f"download: {error}; {TARGET.name} is unchanged", file=sys.stderr)
         return 1
-    print(f"downloaded {TARGET}; `make export` makes a model of it")
+    print(f"downloaded {TARGET}; run `make export` to export it as a model")
     return 0
 
 

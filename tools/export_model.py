@@ -1,6 +1,6 @@
-"""`tools/export_model.py [ZIP] [--output FILE]`: a Stable-Baselines3 zip to a TorchScript model.
+"""`make export`: exports a Stable-Baselines3 zip as a TorchScript model.
 
-The contract of the model: forward(float32[n, 4]) -> (logits float32[n, 2], value float32[n, 1]).
+The model's contract: forward(float32[n, 4]) -> (logits float32[n, 2], value float32[n, 1]).
 """
 
 import argparse
@@ -52,10 +52,10 @@ def _sequential(layers: list[Layer], activation: str) -> nn.Sequential:
 
 
 def export(source: Path, output: Path) -> dict[str, str]:
-    """Write the model. `output` is replaced once the new file has been read back and checked.
+    """Write the model; `output` is replaced after the new file has been read back and checked.
 
     Returns:
-        rows of a table that describes the model.
+        rows of a table that describes the model, by name.
 
     Raises:
         BadAgent: the zip can't be exported, or the model does not compute what the zip says.
@@ -91,7 +91,7 @@ def export(source: Path, output: Path) -> dict[str, str]:
 
 
 def _metadata(agent: Agent, module: ActorCritic) -> dict[str, Any]:
-    """What the model file says of itself."""
+    """The metadata that the model file holds."""
     golden = module(torch.tensor([GOLDEN]))[0][0].tolist()
     return {
         "algorithm": agent.algorithm,
@@ -148,7 +148,7 @@ def reference_logits(agent: Agent, inputs: Matrix) -> Matrix:
 def _largest_difference(path: Path, agent: Agent) -> float:
     """The largest difference between file and reference, relative to the largest logit.
 
-    That is the largest logit of the row or, where greater, of the ordinary observations.
+    The largest logit is that of the row or, if greater, that of the ordinary observations.
 
     Raises:
         BadAgent: the difference is over the tolerance.

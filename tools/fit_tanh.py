@@ -1,8 +1,6 @@
 """Fits the constants of tanh in cartpole/policy/native.py: tanh(x) / x = P(x^2) / Q(x^2).
 
-Both polynomials are of degree 4.
-Least squares on the relative error, linearized by the denominator of the round before (Sanathanan
-and Koerner) and reweighted by the error of the round before (Lawson), which levels its peaks.
+P and Q have degree 4. `python -m tools.fit_tanh` prints their coefficients.
 """
 
 import numpy as np
@@ -14,7 +12,14 @@ Array = NDArray[np.float64]
 
 
 def fit() -> tuple[Array, Array, float]:
-    """The coefficients of P and Q, lowest power first, and the largest relative error."""
+    """Minimize the relative error by least squares in rounds.
+
+    Each round linearizes by the denominator of the last (Sanathanan and Koerner) and weights by its
+    error (Lawson), which levels the peaks of the error.
+
+    Returns:
+        coefficients of P and of Q, lowest power first, and the largest relative error.
+    """
     x = np.concatenate([np.linspace(1e-3, 1, 1500), np.linspace(1, LARGEST, 3000)])
     wanted = np.tanh(x) / x
     powers = ((x / LARGEST) ** 2)[:, None] ** np.arange(DEGREE + 1)

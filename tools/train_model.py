@@ -1,6 +1,6 @@
-"""`make train`: PPO on CartPole-v1 with rl_zoo3's tuned hyperparameters; keeps only a perfect one.
+"""`make train`: trains PPO on CartPole-v1 with rl_zoo3's tuned hyperparameters.
 
-Writes CartPole-v1.zip, exports model_traced.pt and writes the model card.
+A perfect agent is kept as CartPole-v1.zip and model_traced.pt, with a model card.
 """
 
 import argparse
@@ -21,7 +21,7 @@ PACKAGES = ("rl_zoo3", "stable_baselines3", "gymnasium", "torch", "numpy")
 
 
 def train(seed: int, timesteps: int, folder: Path) -> Path:
-    """Train with rl_zoo3's own command line; returns the agent's zip. Shows a progress bar."""
+    """Train with rl_zoo3's command line, with a progress bar; return the path of the zip."""
     command = [sys.executable, "-m", "rl_zoo3.train", "--algo", "ppo", "--env", "CartPole-v1"]
     command += ["--seed", str(seed), "--device", "cpu", "--num-threads", "1", "--eval-freq", "-1"]
     command += ["--log-folder", str(folder), "--progress", "--verbose", "0"]
@@ -32,7 +32,7 @@ def train(seed: int, timesteps: int, folder: Path) -> Path:
 
 
 def evaluate(path: Path) -> list[float]:
-    """The return of each of 100 episodes, on seeds that training did not use, greedy actions."""
+    """Returns of 100 episodes with greedy actions, on seeds that training did not use."""
     import gymnasium
     from stable_baselines3 import PPO
 
@@ -51,7 +51,7 @@ def evaluate(path: Path) -> list[float]:
 
 
 def read_hyperparameters(path: Path) -> dict[str, str]:
-    """rl_zoo3 writes a YAML list of [name, value] under a Python tag that safe loaders refuse."""
+    """Read rl_zoo3's list of [name, value]: its Python tag makes safe YAML loaders reject it."""
     lines = [line.strip(" -") for line in path.read_text().splitlines()[1:]]
     return dict(zip(lines[::2], lines[1::2], strict=True))
 
@@ -70,7 +70,7 @@ Balances the pole of gymnasium's CartPole-v1. Trained and written by `make train
 
 | | |
 |---|---|
-| return | {mean:.1f} ± {deviation:.1f} over {len(returns)} episodes (the most is {PERFECT}) |
+| return | {mean:.1f} ± {deviation:.1f} over {len(returns)} episodes (maximum {PERFECT}) |
 | evaluation seeds | {FIRST_EVALUATION_SEED} to {last}, not used in training; greedy actions |
 | training seed | {seed} |
 | versions | {", ".join(versions)} |
@@ -79,24 +79,24 @@ Balances the pole of gymnasium's CartPole-v1. Trained and written by `make train
 | sha256 of `CartPole-v1.zip` | `{table["sha256 of the zip"]}` |
 | sha256 of `model_traced.pt` | `{table["sha256 of the model"]}` |
 
-`CartPole-v1.zip` is the agent as Stable-Baselines3 saved it; `model_traced.pt` is what
-`make export` makes of it: TorchScript, `forward(observation: float32[n, 4]) ->
-(logits float32[n, 2], value float32[n, 1])`, the observation being position (m), velocity (m/s),
-angle (rad) and angular velocity (rad/s), the logits those of pushing left and right.
+`CartPole-v1.zip` is the agent as Stable-Baselines3 saved it. `make export` turns it into
+`model_traced.pt`, TorchScript with `forward(observation: float32[n, 4]) ->
+(logits float32[n, 2], value float32[n, 1])`. An observation is position (m), velocity (m/s),
+angle (rad) and angular velocity (rad/s); the logits are those of pushing left and right.
 
 Hyperparameters, rl_zoo3's tuned ones:
 
 {", ".join(f"`{name}: {value}`" for name, value in hyperparameters.items())}.
 
-Meant for serving, benchmarks and teaching. It knows nothing of carts other than CartPole-v1's, and
-answers with confidence far outside the states that it was trained on.
+Meant for serving, benchmarks and teaching. It knows no cart but CartPole-v1's, and its answers far
+outside the states of its training look just as confident.
 """
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Train, evaluate, export and describe an agent.")
-    parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--timesteps", type=int, default=0, help="instead of the tuned number")
+    parser.add_argument("--seed", type=int, default=SEED, help="of the training; default %(default)s")
+    parser.add_argument("--timesteps", type=int, default=0, help="training steps; the tuned number by default")
     parser.add_argument("--output", type=Path, default=MODELS, metavar="FOLDER")
     arguments = parser.parse_args(argv)
     output: Path = arguments.output
@@ -106,7 +106,8 @@ def main(argv: list[str] | None = None) -> int:
         returns = evaluate(trained)
         print(f"return over {len(returns)} episodes: {min(returns)} to {max(returns)}")
         if min(returns) < PERFECT:
-            print(f"train: not perfect, {output} is left as it was; try --seed", file=sys.stderr)
+            message = f"train: not perfect; {output} is unchanged; try another --seed"
+            print(message, file=sys.stderr)
             return 1
         hyperparameters = read_hyperparameters(trained.parent / "CartPole-v1/config.yml")
         os.replace(trained, output / "CartPole-v1.zip")

@@ -1,4 +1,4 @@
-"""The floor: a bare uvloop protocol that answers the same bytes to whatever it reads."""
+"""The floor: a bare uvloop protocol that sends the same answer to any input."""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""The same service with LitServe, which takes JSON by POST and nothing else."""
+"""The same service with LitServe, which accepts only JSON by POST."""
 
 import sys
 from typing import Any

@@ -1,4 +1,4 @@
-"""The policy as most would call it: a tensor per request, the traced module, a list."""
+"""The policy called in the obvious way: one tensor and one list per request."""
 
 import os
 

@@ -65,8 +65,23 @@ def test_stages_table_and_picture(tmp_path: Path) -> None:
 
 
 def test_the_machine_is_described() -> None:
-    assert "ns for a step of a loop" in machine.describe()
-    assert "torch 2.13.0" in machine.describe()
+    described = machine.describe()
+    assert re.search(r"Python 3\.\d+\.\d+ \(\w+ [\d.]+, \d+ ns to store an", described)
+    assert "torch 2.13.0" in described
+
+
+def test_the_build_of_python_is_measured_not_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Debian's Python is optimized by profile, and its configuration doesn't mention it."""
+    monkeypatch.setattr(sysconfig, "get_config_var", lambda name: "")
+    assert "optimiz" not in machine.describe()
+    assert 5 < machine.str_nanoseconds() < 5000
+
+
+def test_resident_memory() -> None:
+    before = machine.resident_mebibytes(os.getpid())
+    block = b"x" * (64 << 20)
+    assert 60 < machine.resident_mebibytes(os.getpid()) - before < 70
+    del block
 
 
 def test_processor_time_of_a_process_and_its_children() -> None:

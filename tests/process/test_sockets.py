@@ -141,5 +141,5 @@ def test_another_program_is_faster_to_listen() -> None:
     finally:
         process.kill()
     assert process.returncode == 3
-    assert log.endswith(f" ERROR can't listen on http://127.0.0.1:{port}: {IN_USE}\n")
+    assert log.endswith(f"] can't listen on http://127.0.0.1:{port}: {IN_USE}\n")
     assert log.count("\n") == 1

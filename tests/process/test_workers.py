@@ -126,7 +126,7 @@ def test_one_worker_takes_a_new_policy_too(tmp_path: Path) -> None:
 def test_one_of_two_instances_on_a_port_can_stop() -> None:
     with serving("--reuse-port") as first, serving("--reuse-port", port=first.port) as second:
         assert second.process.stderr
-        assert f":{first.port} " in second.process.stderr.readline()  # the second instance serves
+        assert f":{first.port}: " in second.process.stderr.readline()  # the second instance serves
 
         def stop() -> None:
             second.process.terminate()

@@ -30,7 +30,7 @@ def test_no_code_of_the_zip_is_run(tmp_path: Path) -> None:
     assert torch.equal(agent.policy[0][0], read_agent(SHIPPED).policy[0][0])
 
 
-def test_malicious_weights_are_refused(tmp_path: Path) -> None:
+def test_malicious_weights_are_rejected(tmp_path: Path) -> None:
     class Malicious:
         def __reduce__(self) -> Any:
             return (Path.touch, (tmp_path / "was-run",))
@@ -68,7 +68,7 @@ def put(name: str, content: Any) -> Callable[[dict[str, Any]], object]:
         ),
     ],
 )
-def test_other_zips_are_refused(tmp_path: Path, change: Any, found: str) -> None:
+def test_other_zips_are_rejected(tmp_path: Path, change: Any, found: str) -> None:
     with pytest.raises(BadAgent, match=found) as raised:
         read_agent(rewrite(tmp_path / "bad.zip", change))
     assert "\n" not in str(raised.value)
@@ -96,7 +96,7 @@ def test_other_zips_are_refused(tmp_path: Path, change: Any, found: str) -> None
         (put("mlp_extractor.policy_net.0.bias", torch.zeros(2, 2)), r"expected \[n, 4\] and \[n\]"),
     ],
 )
-def test_other_weights_are_refused(tmp_path: Path, change: Any, found: str) -> None:
+def test_other_weights_are_rejected(tmp_path: Path, change: Any, found: str) -> None:
     with pytest.raises(BadAgent, match=found):
         read_agent(change_weights(tmp_path / "bad.zip", change))
 
@@ -113,7 +113,7 @@ def test_other_weights_are_refused(tmp_path: Path, change: Any, found: str) -> N
         ),
     ],
 )
-def test_other_agents_are_refused(
+def test_other_agents_are_rejected(
     tmp_path: Path, algorithm: Any, environment: str, found: str
 ) -> None:
     with pytest.raises(BadAgent, match=found):
@@ -121,14 +121,14 @@ def test_other_agents_are_refused(
 
 
 @pytest.mark.parametrize("kept", [0, 10, 50_000, -200, -1])
-def test_truncated_zips_are_refused(tmp_path: Path, kept: int) -> None:
+def test_truncated_zips_are_rejected(tmp_path: Path, kept: int) -> None:
     path = tmp_path / "cut.zip"
     path.write_bytes(SHIPPED.read_bytes()[:kept])
     with pytest.raises(BadAgent, match=r"found (no readable zip|unreadable contents)"):
         read_agent(path)
 
 
-def test_damaged_members_are_refused(tmp_path: Path) -> None:
+def test_damaged_members_are_rejected(tmp_path: Path) -> None:
     content = bytearray(SHIPPED.read_bytes())
     middle = content.index(b"policy.pth") + 20_000
     content[middle] ^= 255
@@ -138,7 +138,7 @@ def test_damaged_members_are_refused(tmp_path: Path) -> None:
         read_agent(path)
 
 
-def test_oversized_members_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_oversized_members_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tools.agent.LARGEST_MEMBER", 1000)
     with pytest.raises(BadAgent, match="is over 0 MiB"):
         read_agent(SHIPPED)

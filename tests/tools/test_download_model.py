@@ -105,5 +105,5 @@ def test_without_a_network() -> None:
 
 def test_a_hub_that_never_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tools.download_model.SECONDS", 0.01)
-    with pytest.raises(DownloadFailed, match="nothing after"):
+    with pytest.raises(DownloadFailed, match="no agent after"):
         download(tmp_path / "agent.zip")

@@ -96,8 +96,8 @@ def test_shared_layers_of_old_versions(tmp_path: Path) -> None:
             del weights[f"mlp_extractor.value_net.0.{kind}"]
             weights[f"mlp_extractor.shared_net.0.{kind}"] = first
             for net in ("policy_net", "value_net"):
-                second = weights.pop(f"mlp_extractor.{net}.2.{kind}")
-                weights[f"mlp_extractor.{net}.0.{kind}"] = second
+                layer = weights.pop(f"mlp_extractor.{net}.2.{kind}")
+                weights[f"mlp_extractor.{net}.0.{kind}"] = layer
 
     path = change_weights(tmp_path / "shared.zip", share)
     export(path, tmp_path / "shared.pt")
@@ -117,6 +117,17 @@ def test_a_failed_export_harms_nothing(tmp_path: Path, capsys: Any, monkeypatch:
     assert "export: the model differs from the zip" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
     assert output.read_text() == "what was there"
+
+
+@pytest.mark.parametrize(
+    "command", [[str(ROOT / "tools/export_model.py")], ["-m", "tools.export_model"]]
+)
+def test_runs_from_another_folder(tmp_path: Path, command: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, *command, "--help"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: ")
 
 
 def test_unwritable_output(tmp_path: Path, capsys: Any) -> None:
