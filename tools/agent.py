@@ -23,7 +23,7 @@ Layer = tuple[Tensor, Tensor]
 
 
 class BadAgent(Exception):
-    """The zip can't be exported. The message is one line: the content found and the one expected."""
+    """The zip can't be exported. The message is one line: found and expected content."""
 
 
 @dataclass(frozen=True)
