@@ -95,12 +95,8 @@ outside the states of its training look just as confident.
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Train, evaluate, export and describe an agent.")
-    parser.add_argument(
-        "--seed", type=int, default=SEED, help="of the training; default %(default)s"
-    )
-    parser.add_argument(
-        "--timesteps", type=int, default=0, help="training steps; the tuned number by default"
-    )
+    parser.add_argument("--seed", type=int, default=SEED, help="default %(default)s")
+    parser.add_argument("--timesteps", type=int, default=0, help="default: the tuned number")
     parser.add_argument("--output", type=Path, default=MODELS, metavar="FOLDER")
     arguments = parser.parse_args(argv)
     output: Path = arguments.output
