@@ -9,8 +9,8 @@ from cartpole.http.busy_poll import BusyPoll
 from cartpole.http.clock import Clock
 from cartpole.http.connections import Connections
 from cartpole.http.failures import ConnectionFailures
-from cartpole.http.header_cache import HeaderCache
 from cartpole.http.limits import ClientLimits
+from cartpole.http.plain_headers import PlainHeaders
 from cartpole.http.turns import ASGI_TURN_BYTES, FAST_TURN_BYTES, Turns
 
 
@@ -24,7 +24,7 @@ class Shared:
     turns: Turns
     batcher: Batcher
     busy_poll: BusyPoll | None = None
-    header_cache: HeaderCache = field(default_factory=HeaderCache)
+    plain_headers: PlainHeaders = field(default_factory=PlainHeaders)
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         if self.busy_poll:
