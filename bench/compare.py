@@ -124,10 +124,10 @@ def compare(contenders: list[Contender], rounds: int, seconds: int) -> Results:
         for contender in contenders:
             with running(contender) as (url, pid):
                 check(contender, url)
-                script = PEERS / "post.lua" if contender.post else None
-                measure(url, pid, CONNECTIONS[-1], 1, script)  # warms up
+                options = ("-s", str(PEERS / "post.lua")) if contender.post else ()
+                measure(url, pid, CONNECTIONS[-1], 1, options)  # warms up
                 for connections in CONNECTIONS:
-                    figures = measure(url, pid, connections, seconds, script)
+                    figures = measure(url, pid, connections, seconds, options)
                     results[contender.name][connections].append(figures)
                     print(
                         f"{number}/{rounds} {contender.name}, {connections}: {figures}", flush=True

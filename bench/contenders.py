@@ -22,7 +22,7 @@ ENVIRONMENTS = Path(__file__).parent / ".peers"
 QUERY = "position=0&velocity=0&angle=-1&angular_velocity=0"
 EXPECTED = (16.007734, -15.989034)
 SERVER_CPU = 0
-FLOOR = "fixed answer"
+FLOOR, SPINNING = "fixed answer", "fixed answer, spinning"
 
 SERVE = (sys.executable, "-m", "cartpole.serve", "--port", "{port}")
 NATIVE = (*SERVE, "--engine", "native")
@@ -56,11 +56,14 @@ class Contender:
 
 CONTENDERS = [
     Contender("cartpole", SERVE),
-    Contender("cartpole --busy-poll", (*SERVE, "--busy-poll")),
+    Contender("cartpole --poll always", (*SERVE, "--poll", "always")),
     Contender("cartpole --http asgi", (*SERVE, "--http", "asgi")),
     Contender("cartpole --engine native", NATIVE),
-    Contender("cartpole --engine native --busy-poll", (*NATIVE, "--busy-poll")),
+    Contender("cartpole --engine native --poll always", (*NATIVE, "--poll", "always")),
     Contender(FLOOR, (sys.executable, str(PEERS / "fixed.py"), "{port}")),
+    Contender(
+        "fixed answer, spinning", (sys.executable, str(PEERS / "fixed.py"), "{port}", "spin")
+    ),
     Contender("nginx, fixed answer", ("nginx", "-c", "{nginx}")),
     Contender("raw ASGI on uvicorn", (sys.executable, *UVICORN, "raw_asgi:app")),
     Contender(

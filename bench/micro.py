@@ -22,8 +22,8 @@ from cartpole.api.observation import NAMES, parse
 from cartpole.api.responses import render
 from cartpole.app import create_app
 from cartpole.http.fast import FastConnection
-from cartpole.http.header_cache import HeaderCache
 from cartpole.http.limits import ClientLimits
+from cartpole.http.plain_headers import VERSION, PlainHeaders
 from cartpole.http.shared import share
 from cartpole.policy.contract import Engine, Logits
 from cartpole.policy.engine import make_engine, set_threads
@@ -77,8 +77,17 @@ def check_by_comparison(block: bytes) -> Callable[[], Any]:
     """Whether a request has the header block of the previous one."""
     end = b" HTTP/1.1\r\n" + block
     request = b"GET /inference?" + QUERY + end
-    assert HeaderCache().end_of_request(block) == end
+    assert PlainHeaders().is_plain(block)
     return lambda: request.endswith(end) and request.startswith(b"GET /inference?")
+
+
+def check_changed(block: bytes) -> Callable[[], Any]:
+    """The same for a request with another value in one header."""
+    headers = PlainHeaders()
+    assert headers.is_plain(b"traceparent: 00-0-1\r\n" + block)
+    request = b"q" + VERSION + b"traceparent: 00-1-1\r\n" + block
+    assert headers.query_end(request, 0) == 1
+    return partial(headers.query_end, request, 0)
 
 
 def check_by_llhttp(block: bytes) -> Callable[[], Any]:
@@ -121,7 +130,7 @@ def fast_path(engine: Engine) -> Callable[[], Any]:
     def call_soon(callback: Callable[[], None]) -> None:
         """`run` ends the turn itself."""
 
-    turns._call_soon = call_soon  # type: ignore[assignment]
+    turns._call_soon = call_soon
     loop.close()
 
     def run() -> None:
@@ -212,6 +221,7 @@ CASES: dict[str, Callable[[], Callable[[], Any]]] = {
 }
 for name, block in BLOCKS.items():
     CASES[f"{name}-compared"] = partial(check_by_comparison, block)
+    CASES[f"{name}-changed"] = partial(check_changed, block)
     CASES[f"{name}-llhttp"] = partial(check_by_llhttp, block)
 for rows in BATCHES:
     CASES[f"batch-{rows}"] = partial(infer_together, "torchscript", rows)

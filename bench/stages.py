@@ -21,7 +21,7 @@ from bench.wrk import CLIENT_CPU, read_wrk
 WAIT = "wait for the batch"  # wall time while other requests are read; not one of the stages
 STAGES = ("read and parse", "forward", "render", "write", "loop and kernel")
 ENGINES = ("torchscript", "native")
-CASES = ((1, ()), (1, ("--busy-poll",)), (64, ()))  # connections and flags
+CASES = ((1, ()), (1, ("--poll", "always")), (64, ()))  # connections and flags
 ROUNDS, SECONDS = 5, 3
 
 Stages = dict[str, float]
@@ -95,7 +95,7 @@ def main() -> None:
         for connections, flags in CASES:
             for engine in ENGINES:
                 name = f"{engine}, {connections} connection{'s' * (connections > 1)}"
-                name += ", busy polling" if flags else ""
+                name += ", always polling" if flags else ""
                 stages = measure(connections, ("--engine", engine, *flags))
                 rounds.setdefault(name, []).append(stages)
                 print(f"{number}/{ROUNDS} {name}: {stages}", flush=True)

@@ -2,8 +2,8 @@
 
 import re
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from bench.contenders import QUERY
 from bench.machine import cpu_seconds
@@ -22,21 +22,20 @@ class Figures:
 
 
 def measure(
-    url: str, pid: int, connections: int, seconds: int, script: Path | None = None
+    url: str, pid: int, connections: int, seconds: int, options: Sequence[str] = ()
 ) -> Figures:
     """Load a server with wrk.
 
     Args:
         pid: of the server, whose processor time is measured; 0 if it is not known.
-        script: for wrk, if the requests are not GET.
+        options: of wrk, such as a script or headers.
 
     Raises:
         RuntimeError: a request failed.
     """
     command = ["taskset", "-c", str(CLIENT_CPU), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s"]
     command += ["--latency", f"{url}/inference?{QUERY}"]
-    if script:
-        command += ["-s", str(script)]
+    command += options
     before = cpu_seconds(pid) if pid else 0.0
     shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     used = cpu_seconds(pid) - before if pid else 0.0

@@ -87,9 +87,9 @@ def choice(default: str, group: str, choices: Sequence[str], help: str) -> str:
     return setting(default, group, click.Choice(choices), help)
 
 
-def switch(group: str, help: str) -> bool:
-    """Declare a boolean that is off by default."""
-    return setting(False, group, Switch(), help, shown="off")
+def switch(group: str, help: str, default: bool = False) -> bool:
+    """Declare a boolean."""
+    return setting(default, group, Switch(), help, shown="on" if default else "off")
 
 
 class Setting(click.Option):

@@ -91,9 +91,18 @@ class Settings:
         "Time that one of several workers may hang before it is replaced; 0: forever.",
         "SECONDS",
     )
-    busy_poll: bool = switch(PROCESSES, "Never sleep while requests arrive; keeps a core busy.")
-    busy_poll_seconds: int = number(
-        1, PROCESSES, 1, 3600, "SECONDS", "Silence that ends busy polling."
+    poll: str = choice(
+        "auto",
+        PROCESSES,
+        ("auto", "always", "never"),
+        "Whether to wait for the next request without sleeping: while that costs no more "
+        "processor time than sleeping would (auto), always, or never.",
+    )
+
+    rehearse: bool = switch(
+        PROCESSES,
+        "While requests are rare, run made-up ones to keep the code in the processor's caches.",
+        default=True,
     )
 
     limit_connections: int = number(

@@ -141,11 +141,11 @@ MUTATIONS = [
         "http/test_turns.py",
     ),
     Mutation(
-        "busy polling starts a second chain",
-        "cartpole/http/busy_poll.py",
+        "polling starts a second chain",
+        "cartpole/http/polling.py",
         "if not self._is_spinning:",
         "if True:",
-        "http/test_turns.py",
+        "http/test_polling.py",
     ),
     Mutation(
         "closing does not linger",

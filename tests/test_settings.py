@@ -66,6 +66,7 @@ def test_every_setting_is_a_flag_and_a_variable(tmp_path: Path) -> None:
         "log_level": "debug",
         "http": "asgi",
         "engine": "native",
+        "poll": "never",
         "log_format": "json",
     }
     for setting in SETTINGS:

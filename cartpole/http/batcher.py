@@ -7,6 +7,7 @@ from typing import Protocol
 from uvicorn.server import ServerState
 
 from cartpole.api.inference import Inference, Query
+from cartpole.api.responses import Headers
 from cartpole.http.failures import ConnectionFailures
 from cartpole.http.response_heads import ResponseHeads
 from cartpole.predictor import MAX_ROWS
@@ -40,6 +41,14 @@ class Batcher:
         if len(self._requesters) >= MAX_ROWS:
             self.flush()
 
+    def renew_heads(self, default: Headers) -> None:
+        """Encode the response heads again, if uvicorn has replaced the default headers (the date).
+
+        It does so once a second. Rehearsal calls this ahead of the next request.
+        """
+        if self._heads.default is not default:
+            self._heads = self._heads.renewed(default)
+
     def flush(self) -> None:
         """Answer all requests that were added, in order."""
         requesters, queries = self._requesters, self._queries
@@ -48,9 +57,8 @@ class Batcher:
         self._requesters, self._queries = [], []
         state = requesters[0].server_state
         state.total_requests += len(queries)
+        self.renew_heads(state.default_headers)
         heads = self._heads
-        if heads.default is not state.default_headers:  # uvicorn replaces them once a second
-            heads = self._heads = ResponseHeads(state.default_headers)
         try:
             answers = self._inference.answer_all(queries)
             # Counted before they leave: a client that has its answer finds it in the metrics.

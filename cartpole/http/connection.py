@@ -154,6 +154,7 @@ class HttpConnection(CheckedRequests):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        self._turns.has_answered()
         self._unset_keepalive_if_required()  # our time limits take the place of uvicorn's timer
         if self.finished:
             return

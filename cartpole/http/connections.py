@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from cartpole.http.busy_poll import BusyPoll
 from cartpole.http.clock import Clock
 from cartpole.http.failures import ConnectionFailures
 from cartpole.http.limits import ClientLimits
+from cartpole.http.polling import Polling
 from cartpole.http.rejections import RejectionLog
 from cartpole.metrics.counters import WorkerCounters
 
@@ -42,12 +42,12 @@ class Connections:
         counters: WorkerCounters,
         flush: Callable[[], None],
         failures: ConnectionFailures,
-        busy_poll: BusyPoll | None = None,
+        polling: Polling,
     ) -> None:
         self.is_stopping = False
         self.rejections = RejectionLog(clock, counters)
         self._limits, self._clock, self._counters = limits, clock, counters
-        self._flush, self._failures, self._busy_poll = flush, failures, busy_poll
+        self._flush, self._failures, self._polling = flush, failures, polling
         self._open: set[Connection] = set()
         self._stopped_at = 0
 
@@ -70,8 +70,11 @@ class Connections:
     def remove(self, connection: Connection) -> None:
         self._open.discard(connection)
         self._counters.record_connections(len(self._open))
-        if self._busy_poll and not self._open:
-            self._busy_poll.stop()
+        if not self._open:
+            self._polling.stop()
+
+    def any_open(self) -> bool:
+        return bool(self._open)
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         loop.call_later(1, self._sweep, loop)  # first, since the rest could raise

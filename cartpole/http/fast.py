@@ -39,9 +39,9 @@ class FastConnection(HttpConnection):
         super().__init__(shared, config, server_state, app_state, _loop)
         self._batcher, self._plain_headers = shared.batcher, shared.plain_headers
         self._head_bytes = shared.limits.head_bytes
-        # The bytes after the query of the previous request on this connection. To begin with, a
-        # likely guess.
-        self._usual_end = VERSION + b"Host: localhost\r\n\r\n"
+        # The bytes after the query of the previous request on this connection; to begin with, none
+        # that a request could have.
+        self._usual_end = b"\0"
         # The fast path is allowed for this connection; and it is usable at this moment.
         self._allowed = self._fast = not shared.connections.is_stopping
 
@@ -64,7 +64,8 @@ class FastConnection(HttpConnection):
             query_end = size - len(end)
             if not data.endswith(end):
                 query_end = self._plain_headers.query_end(data, len(_TARGET))
-                self._usual_end = data[query_end:] if query_end > 0 else end
+                if query_end > 0:
+                    self._usual_end, self._has_read = data[query_end:], True
             observation = parse_usual(data, len(_TARGET), query_end)
             if observation is not None:
                 self._times.last_activity = self._clock.now

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 
 from cartpole.api.inference import Inference
 from cartpole.http.batcher import Batcher
-from cartpole.http.busy_poll import BusyPoll
 from cartpole.http.clock import Clock
 from cartpole.http.connections import Connections
 from cartpole.http.failures import ConnectionFailures
 from cartpole.http.limits import ClientLimits
 from cartpole.http.plain_headers import PlainHeaders
+from cartpole.http.polling import Polling
 from cartpole.http.turns import ASGI_TURN_BYTES, FAST_TURN_BYTES, Turns
 
 
@@ -23,29 +23,27 @@ class Shared:
     connections: Connections
     turns: Turns
     batcher: Batcher
-    busy_poll: BusyPoll | None = None
+    polling: Polling
     plain_headers: PlainHeaders = field(default_factory=PlainHeaders)
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self.busy_poll:
-            self.busy_poll.start(loop)
+        self.polling.start(loop)
         self.turns.start(loop)
         self.connections.start(loop)
 
 
-def share(
-    limits: ClientLimits, inference: Inference, fast: bool, busy_poll: BusyPoll | None = None
-) -> Shared:
+def share(limits: ClientLimits, inference: Inference, fast: bool, poll: str = "auto") -> Shared:
     """The shared parts of a process that serves this endpoint.
 
     Args:
         fast: connections answer GET /inference themselves; else the ASGI application does.
+        poll: "auto", "always" or "never"; see polling.py.
     """
-    clock = Clock()
+    clock, polling = Clock(), Polling(poll)
     failures = ConnectionFailures(clock)
     batcher = Batcher(inference, failures)
     turn_bytes = FAST_TURN_BYTES if fast else ASGI_TURN_BYTES
-    turns = Turns(turn_bytes, batcher.flush, failures, busy_poll)
+    turns = Turns(turn_bytes, batcher.flush, failures, polling)
     counters = inference.predictor.counters
-    connections = Connections(limits, clock, counters, batcher.flush, failures, busy_poll)
-    return Shared(limits, clock, connections, turns, batcher, busy_poll)
+    connections = Connections(limits, clock, counters, batcher.flush, failures, polling)
+    return Shared(limits, clock, connections, turns, batcher, polling)

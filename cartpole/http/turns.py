@@ -3,13 +3,13 @@
 Excess requests stay in the kernel's socket buffers, so TCP slows their clients down.
 """
 
-import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from time import perf_counter_ns as clock
+from typing import Any, Protocol
 
-from cartpole.http.busy_poll import BusyPoll
 from cartpole.http.failures import ConnectionFailures
+from cartpole.http.polling import Polling
 
 # Bytes that a turn reads before other connections are deferred (bench/overload.py). On the fast
 # path that is some thousand requests and ten milliseconds. On the ASGI path a request costs ten
@@ -30,6 +30,12 @@ class Deferrable(Protocol):
     def abort(self) -> None: ...
 
 
+class Scheduler(Protocol):
+    """What Turns needs of an event loop."""
+
+    def call_soon(self, callback: Callable[..., Any], *arguments: Any) -> Any: ...
+
+
 class Turns:
     """Bounds the work of a turn of the event loop, and ends it by answering what was read.
 
@@ -37,6 +43,7 @@ class Turns:
         bytes_this_turn: read so far; 0 while no end of a turn is scheduled.
         bytes_per_turn: the bound. Past it, connections defer what they receive.
         flush: answers what has been read, where requests are collected in a batch.
+        answered_at: when requests were last answered, in nanoseconds of perf_counter_ns.
     """
 
     def __init__(
@@ -44,23 +51,31 @@ class Turns:
         bytes_per_turn: int,
         flush: Callable[[], None],
         failures: ConnectionFailures,
-        busy_poll: BusyPoll | None = None,
+        polling: Polling,
     ) -> None:
         self.bytes_this_turn = 0
         self.bytes_per_turn = bytes_per_turn
+        self.answered_at = 0
         self.flush = flush
-        self._failures, self._busy_poll = failures, busy_poll
+        self._failures = failures
+        self._polling = polling if polling.is_on else None
         self._deferred: deque[Deferrable] = deque()
         self._bound_end = self.end  # one method object for all turns
 
-    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+    def start(self, loop: Scheduler) -> None:
         self._call_soon = loop.call_soon
 
     def begin(self) -> None:
         """Call it when the first bytes of a turn are read."""
         self._call_soon(self._bound_end)
-        if self._busy_poll:
-            self._busy_poll.wake()
+        if self._polling:
+            self._polling.begin_turn()
+
+    def has_answered(self) -> None:
+        """Call it when requests that were read in this turn, or in an earlier one, are answered."""
+        now = self.answered_at = clock()
+        if self._polling:
+            self._polling.end_turn(now)
 
     def defer(self, connection: Deferrable) -> None:
         """Resume this connection in a later turn, after those that were deferred before it."""
@@ -76,6 +91,7 @@ class Turns:
             if had_deferred:
                 self._resume_deferred()
                 self.flush()
+            self.has_answered()
         finally:  # without a next turn, no request would ever be answered
             if had_deferred:
                 # Some still wait: the next turn begins full, so that others join the line. None

@@ -1,31 +1,20 @@
 """The server of one process: composes policy, application and protocol; drains before it stops."""
 
 import asyncio
-import gc
 import logging
 import signal
 import socket
-import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import cast
 
 import uvicorn
-from starlette.applications import Starlette
 
-from cartpole.api.inference import Inference
 from cartpole.api.routes import Ready
-from cartpole.app import create_app
-from cartpole.http.busy_poll import BusyPoll
-from cartpole.http.connection import HttpConnection
-from cartpole.http.fast import FastConnection
-from cartpole.http.limits import ClientLimits
-from cartpole.http.shared import Shared, share
-from cartpole.http.tls import TLSTransport
-from cartpole.metrics.counters import WorkerCounters
-from cartpole.predictor import Predictor, load_engine, set_threads
+from cartpole.http.rehearsal import Rehearsal
+from cartpole.http.shared import Shared
+from cartpole.predictor import Predictor, load_engine
 from cartpole.process import signals
 from cartpole.process.reloading import Reloader
 from cartpole.settings import Settings
@@ -55,8 +44,10 @@ class Server(uvicorn.Server):
         predictor: Predictor,
         ready: Ready,
         settings: Settings,
+        rehearsal: Rehearsal | None = None,
     ) -> None:
         super().__init__(config)
+        self._rehearsal = rehearsal
         self._shared, self._predictor, self._ready = shared, predictor, ready
         self._settings, self._counters = settings, predictor.counters
         self._drained_at = float("inf")
@@ -81,7 +72,10 @@ class Server(uvicorn.Server):
                 listener.listen(self.config.backlog)  # uvloop doesn't report if this fails
             except OSError as error:  # another program has begun to listen since the bind
                 raise OSError(f"can't listen on {address}: {error.strerror}") from error
-        self._shared.start(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        self._shared.start(loop)
+        if self._rehearsal:
+            self._rehearsal.start(loop, self.server_state)
         await super().startup([one.dup() for one in sockets for _ in range(LISTENERS)])
         self._counters.mark_ready()
         logger.info("%s", self._summary(address))
@@ -148,82 +142,3 @@ def _address(settings: Settings, listener: socket.socket) -> str:
     scheme = "https" if settings.ssl_certfile else "http"
     host, port = listener.getsockname()[:2]
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-
-
-def build(settings: Settings, counters: WorkerCounters) -> Server:
-    """Make a server, up to its sockets.
-
-    Raises:
-        BadPolicy: the model can't be served, or not by this engine.
-        OSError: the TLS files can't be loaded.
-    """
-    set_threads(settings.threads)
-    predictor = Predictor(load_engine(settings.model, settings.engine), counters)
-    inference, ready = Inference(predictor), Ready(predictor)
-    shared, protocol = _protocol(settings, inference)
-    app = create_app(inference, ready, settings.access_log)
-    config = _uvicorn_config(settings, app, protocol)
-    if config.ssl:
-        _terminate_tls(config, config.ssl, shared, protocol)
-    # What was made so far lives as long as the process: no collection need traverse it. Collections
-    # stay enabled, since disabling them gains nothing (bench/scale.py: garbage).
-    gc.collect()
-    gc.freeze()
-    return Server(config, shared, predictor, ready, settings)
-
-
-def _uvicorn_config(
-    settings: Settings, app: Starlette, protocol: Callable[..., HttpConnection]
-) -> uvicorn.Config:
-    """uvicorn's configuration, loaded. Raises OSError if the TLS files can't be loaded."""
-    config = uvicorn.Config(
-        app,
-        loop="uvloop",
-        http=cast(type[asyncio.Protocol], protocol),
-        timeout_graceful_shutdown=settings.shutdown_timeout,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        # uvicorn's other lines repeat ours, or come with each bad request.
-        log_level="debug" if settings.log_level == "debug" else "error",
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        ssl_certfile=settings.ssl_certfile,
-        ssl_keyfile=settings.ssl_keyfile,
-    )
-    try:
-        config.load()
-    except OSError as error:  # among them ssl.SSLError
-        raise OSError(f"can't load --ssl-certfile or --ssl-keyfile: {error}") from error
-    return config
-
-
-def _terminate_tls(
-    config: uvicorn.Config,
-    context: ssl.SSLContext,
-    shared: Shared,
-    protocol: Callable[..., HttpConnection],
-) -> None:
-    """Put our own TLS transport below the protocol, in place of asyncio's."""
-    context.options |= ssl.OP_NO_RENEGOTIATION
-    secured = partial(TLSTransport, shared, context, protocol)
-    config.http_protocol_class = cast(type[asyncio.Protocol], secured)
-    config.ssl = None  # for asyncio, connections are plain TCP
-
-
-def _protocol(
-    settings: Settings, inference: Inference
-) -> tuple[Shared, Callable[..., HttpConnection]]:
-    """The parts that connections share, and the callable that makes a connection."""
-    limits = ClientLimits(
-        head_bytes=settings.limit_head,
-        head_seconds=settings.head_timeout,
-        body_bytes=settings.limit_body,
-        keep_alive_seconds=settings.keep_alive,
-        connections=settings.limit_connections,
-    )
-    busy_poll = BusyPoll(settings.busy_poll_seconds) if settings.busy_poll else None
-    fast = settings.http == "fast" and not settings.access_log
-    shared = share(limits, inference, fast, busy_poll)
-    return shared, partial(FastConnection if fast else HttpConnection, shared)

@@ -34,7 +34,7 @@ def serve(
     # PyTorch takes a second or more to import. Not before the settings are known to be good.
     from cartpole.metrics.counters import SharedCounters, WorkerCounters
     from cartpole.predictor import BadPolicy
-    from cartpole.process.server import build
+    from cartpole.process.build import build
 
     try:
         shared = SharedCounters.for_workers(settings.workers, counters) if counters else None

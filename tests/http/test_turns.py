@@ -1,4 +1,4 @@
-"""A failing connection does not affect others; busy polling is one chain of callbacks."""
+"""A failing connection does not affect others, and turns go on."""
 
 import asyncio
 from typing import Any
@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from cartpole.api.inference import Inference
-from cartpole.http.busy_poll import BusyPoll
 from cartpole.http.failures import LOG_SECONDS, ConnectionFailures
 from tests.support.corpus import USUAL
 from tests.support.memory import Connection, answers
@@ -172,51 +171,3 @@ def test_errors_are_logged_once_in_a_while(
     asyncio.run(run())
     assert len(caplog.records) == 3
     assert [record.getMessage().split()[0] for record in caplog.records] == ["1", "1000", "1000"]
-
-
-class Loop:
-    """An event loop that records scheduled callbacks; its clock stands still."""
-
-    def __init__(self) -> None:
-        self.ready: list[Any] = []
-        self.now = 0.0
-
-    def time(self) -> float:
-        return self.now
-
-    def call_soon(self, callback: Any) -> None:
-        self.ready.append(callback)
-
-    def turn(self) -> None:
-        ready, self.ready = self.ready, []
-        for callback in ready:
-            callback()
-
-
-def test_busy_polling_is_one_chain_of_callbacks() -> None:
-    loop, poll = Loop(), BusyPoll(1)
-    poll.start(loop)  # type: ignore[arg-type]
-    for _ in range(500):  # a connection comes, asks and goes, twice a turn
-        poll.wake()
-        poll.stop()
-        poll.wake()
-        assert len(loop.ready) == 1
-        loop.turn()
-        assert len(loop.ready) <= 1
-    poll.wake()
-    for _ in range(1000):
-        loop.turn()
-        assert len(loop.ready) == 1  # it spins while requests may come
-    poll.stop()
-    loop.turn()
-    assert loop.ready == []  # and sleeps at once where no connection is open
-    poll.wake()
-    poll.stop()
-    poll.wake()
-    for _ in range(1000):
-        loop.turn()
-    assert len(loop.ready) == 1  # a stop cancelled by a new connection has no effect
-    loop.now += 2
-    for _ in range(1000):
-        loop.turn()
-    assert loop.ready == []

@@ -46,8 +46,8 @@ def test_answers_in_flight_are_written_before_the_end(http: str) -> None:
     assert received.endswith(b"}")
 
 
-def test_busy_polling_sleeps_when_nothing_comes() -> None:
-    with serving("--busy-poll") as server, connect(server) as client:
+def test_polling_sleeps_when_nothing_comes() -> None:
+    with serving("--poll", "always") as server, connect(server) as client:
         pid = server.process.pid
 
         def turns(seconds: float) -> bool:

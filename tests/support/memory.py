@@ -80,6 +80,7 @@ class Connection:
         self.state.default_headers = DATE
         self.transport = Transport()
         loop = asyncio.get_running_loop()
+        self.inference = inference
         self.shared = share(limits, inference, fast)
         self.shared.start(loop)
         make: type[HttpConnection] = FastConnection if fast else HttpConnection

@@ -1,0 +1,125 @@
+"""Rehearsal: made-up requests keep the code of the real ones in the processor's caches.
+
+docs/rehearsal.md explains what that gains at low rates, and what it costs.
+"""
+
+import asyncio
+from time import perf_counter_ns as clock
+from typing import Any
+
+import uvicorn
+from uvicorn.server import ServerState
+
+from cartpole.api.inference import Inference
+from cartpole.http.connection import HttpConnection
+from cartpole.http.plain_headers import VERSION
+from cartpole.http.shared import Shared, share
+from cartpole.predictor import Predictor
+
+# Chosen from the curve of bench/traffic.py (docs/rehearsal.md): caches are cold after some
+# milliseconds.
+PERIOD_SECONDS = 0.002
+MOST_SHARE = 0.04  # of a core: a longer rehearsal has a longer period
+REST_SECONDS = 0.1  # between two looks, while there is no reason to rehearse
+ACTIVE_SECONDS = 5  # since the last request; then clients are taken to be gone
+
+OBSERVATION = (0.0123, -0.4567, 0.0345, 0.789)
+REQUEST = (
+    b"GET /inference?position=%g&velocity=%g&angle=%g&angular_velocity=%g" % OBSERVATION
+    + VERSION
+    + b"Host: localhost\r\n\r\n"
+)
+
+
+class Rehearsal:
+    """Sends a made-up request through a connection of its own, while real ones are rare.
+
+    The connection has the classes and the engine of the real ones. Its counters, clocks and
+    transport are its own, so a rehearsal is counted nowhere and answers nobody.
+    """
+
+    def __init__(
+        self,
+        shared: Shared,
+        connection_type: type[HttpConnection],
+        config: uvicorn.Config,
+        predictor: Predictor,
+        rehearsed: Inference,
+    ) -> None:
+        """Prepare to rehearse for the connections that `shared` and `predictor` serve.
+
+        Args:
+            config: of an application whose endpoint is `rehearsed`.
+        """
+        self._shared, self._predictor, self._rehearsed = shared, predictor, rehearsed
+        self._type, self._config = connection_type, config
+        self._own = share(shared.limits, rehearsed, fast=True, poll="never")
+        self._engine: Any = None  # that `_fits` is about
+        self._fits = False
+        self._seconds = PERIOD_SECONDS * MOST_SHARE  # that a rehearsal takes, on average
+
+    def start(self, loop: asyncio.AbstractEventLoop, state: ServerState) -> None:
+        self._loop, self._state = loop, state
+        self._own.turns.start(_NoLoop())
+        self._connection = self._type(self._own, self._config, ServerState(), {}, loop)
+        self._connection.connection_made(_Discard())
+        loop.call_later(REST_SECONDS, self._look)
+
+    def _look(self) -> None:
+        """Rehearse if a request came lately, but none within the last period."""
+        period = max(PERIOD_SECONDS, self._seconds / MOST_SHARE)
+        self._shared.batcher.renew_heads(self._state.default_headers)
+        idle = (clock() - self._shared.turns.answered_at) / 1e9
+        if idle > ACTIVE_SECONDS or not self._shared.connections.any_open():
+            self._loop.call_later(REST_SECONDS, self._look)
+        else:
+            if idle > period:
+                # Timers run before the sockets are read. The second call comes after that, so
+                # that a request which is there goes first.
+                self._loop.call_soon(self._loop.call_soon, self._rehearse, self._state)
+            self._loop.call_later(period, self._look)
+
+    def _rehearse(self, state: ServerState) -> None:
+        started = clock()
+        if started - self._shared.turns.answered_at < PERIOD_SECONDS * 1e9 or not self._is_fit():
+            return
+        self._connection.data_received(REQUEST)
+        self._own.turns.end()
+        self._seconds += ((clock() - started) / 1e9 - self._seconds) / 16
+
+    def _is_fit(self) -> bool:
+        """Whether the present engine answers the made-up request."""
+        engine = self._predictor.engine
+        if engine is not self._engine:
+            self._engine = engine
+            self._rehearsed.predictor.use(engine)
+            try:
+                engine.one(*OBSERVATION)
+                self._fits = True
+            except Exception:
+                self._fits = False
+        return self._fits
+
+
+class _NoLoop:
+    """Turns of rehearsals end when the rehearsal says so."""
+
+    def call_soon(self, callback: Any, *arguments: Any) -> Any: ...
+
+
+class _Discard(asyncio.Transport):
+    """A transport whose client reads everything."""
+
+    def write(self, data: Any) -> None: ...
+
+    def is_closing(self) -> bool:
+        return False
+
+    def close(self) -> None: ...
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return default

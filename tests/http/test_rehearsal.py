@@ -1,0 +1,177 @@
+"""Rehearsal runs the real path, is counted nowhere, changes nothing and knows when to rest."""
+
+import asyncio
+from time import perf_counter_ns
+from typing import Any
+
+import pytest
+import uvicorn
+
+from cartpole.api.inference import Inference
+from cartpole.app import create_app
+from cartpole.http import rehearsal as module
+from cartpole.http.connection import HttpConnection
+from cartpole.http.fast import FastConnection
+from cartpole.http.rehearsal import PERIOD_SECONDS, Rehearsal
+from cartpole.metrics.counters import WorkerCounters
+from cartpole.policy.contract import Engine
+from cartpole.predictor import Predictor
+from tests.support.corpus import USUAL
+from tests.support.memory import Connection
+from tests.support.wrapped_engine import WrappedEngine
+
+
+class Counted(WrappedEngine):
+    """Counts single forwards too."""
+
+    singles = 0
+
+    def one(self, *observation: float) -> Any:
+        self.singles += 1
+        return super().one(*observation)
+
+
+def rehearse(connection: Connection, fast: bool) -> Rehearsal:
+    """The rehearsal of the process that serves this connection, started."""
+    predictor = connection.inference.predictor
+    rehearsed = Inference(Predictor(predictor.engine))
+    config = uvicorn.Config(create_app(rehearsed), lifespan="off", ws="none", log_config=None)
+    config.load()
+    kind: type[HttpConnection] = FastConnection if fast else HttpConnection
+    made = Rehearsal(connection.shared, kind, config, predictor, rehearsed)
+    made.start(asyncio.get_running_loop(), connection.state)
+    return made
+
+
+async def seconds(number: float) -> None:
+    await asyncio.sleep(number)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_it_runs_while_requests_are_rare_and_is_counted_nowhere(
+    engine: Engine, fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REST_SECONDS", 0.01)
+    counted, counters = Counted(engine), WorkerCounters()
+
+    async def run() -> None:
+        connection = Connection(Inference(Predictor(counted, counters)), fast)
+        rehearse(connection, fast)
+        written = await connection.send(USUAL)
+        before, cells = counted.singles, bytes(counters.cells)
+        await seconds(0.2)
+        assert counted.singles - before > 5
+        assert bytes(counters.cells) == cells
+        assert connection.state.total_requests == 1
+        assert bytes(connection.transport.written) == written
+        assert await connection.send(USUAL) == written * 2
+
+    asyncio.run(run())
+
+
+def test_it_rests_without_connections_and_before_the_first_request(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REST_SECONDS", 0.01)
+    monkeypatch.setattr(module, "ACTIVE_SECONDS", 0.1)
+    counted = Counted(engine)
+
+    async def run() -> None:
+        connection = Connection(Inference(Predictor(counted)), True)
+        rehearse(connection, True)
+        await seconds(0.05)
+        assert counted.singles == 0  # no request yet
+        await connection.send(USUAL)
+        await seconds(0.05)
+        assert counted.singles > 1
+        await seconds(0.15)
+        rested = counted.singles  # the last request is too long ago
+        await seconds(0.05)
+        assert counted.singles == rested
+        await connection.send(USUAL)
+        connection.protocol.connection_lost(None)
+        rested = counted.singles  # no connection is open
+        await seconds(0.05)
+        assert counted.singles == rested
+
+    asyncio.run(run())
+
+
+def test_a_request_that_is_there_goes_first(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run() -> None:
+        counted = Counted(engine)
+        connection = Connection(Inference(Predictor(counted)), True)
+        made = rehearse(connection, True)
+        await connection.send(USUAL)
+        counted.singles = 0
+        await seconds(2 * PERIOD_SECONDS)
+        connection.protocol.data_received(USUAL)
+        connection.shared.turns.end()
+        made._rehearse(connection.state)
+        assert counted.singles == 1  # the request's own
+
+    asyncio.run(run())
+
+
+def test_the_policy_that_serves_now_is_rehearsed(engine: Engine) -> None:
+    async def run() -> None:
+        connection = Connection(Inference(Predictor(engine)), True)
+        made = rehearse(connection, True)
+        new = Counted(engine)
+        connection.inference.predictor.use(new)
+        await connection.send(USUAL)
+        await seconds(2 * PERIOD_SECONDS)
+        before = new.singles
+        made._rehearse(connection.state)
+        assert new.singles > before
+
+    asyncio.run(run())
+
+
+def test_a_policy_that_fails_is_not_rehearsed(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        failing = WrappedEngine(engine)
+        failing.error = RuntimeError("no forward today")
+        connection = Connection(Inference(Predictor(failing)), True)
+        made = rehearse(connection, True)
+        await seconds(2 * PERIOD_SECONDS)
+        for _ in range(5):
+            made._rehearse(connection.state)
+
+    asyncio.run(run())
+    assert caplog.records == []
+
+
+def test_the_date_is_encoded_ahead(engine: Engine) -> None:
+    async def run() -> None:
+        connection = Connection(Inference(Predictor(engine)), True)
+        made = rehearse(connection, True)
+        await connection.send(USUAL)
+        connection.state.default_headers = [(b"date", b"later")]
+        made._look()
+        heads = connection.shared.batcher._heads
+        assert heads.default is connection.state.default_headers
+        assert len(heads) == 1
+        assert b"\r\ndate: later\r\n" in await connection.send(USUAL)
+
+    asyncio.run(run())
+
+
+def test_a_slow_rehearsal_is_rare(engine: Engine) -> None:
+    """It takes at most a twenty-fifth of a core, whatever a forward takes."""
+
+    async def run() -> None:
+        connection = Connection(Inference(Predictor(engine)), True)
+        made = rehearse(connection, True)
+        due: list[float] = []
+        made._loop = type("Loop", (), {"call_later": lambda _, s, __: due.append(s)})()
+        connection.shared.turns.answered_at = perf_counter_ns()
+        made._seconds = 0.001
+        made._look()
+        assert due == [0.001 / module.MOST_SHARE]
+
+    asyncio.run(run())
