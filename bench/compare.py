@@ -65,11 +65,12 @@ def table(results: Results) -> str:
     return "\n".join(lines)
 
 
-def ratios(results: Results, pairs: dict[str, str]) -> str:
-    """Markdown: the medians of one checkout as multiples of the other's."""
+def ratios(results: Results, pairs: dict[str, str], checkout: str) -> str:
+    """Markdown: our medians as multiples of those of another checkout, which has this name."""
     one, many = CONNECTIONS
     lines = [
-        f"| this checkout / the other | {many} connections: requests/s | CPU a request "
+        f"| CPU and rates, this checkout / {checkout} "
+        f"| {many} connections: requests/s | CPU a request "
         f"| {one} connection: p50 | CPU a request |",
         "|---|---|---|---|---|",
     ]
@@ -181,13 +182,14 @@ def main() -> int:
         name, _, url = extra.partition("=")
         contenders.append(Contender(name, url=url.rstrip("/")))
     pairs: dict[str, str] = {}
-    if arguments.against:
-        contenders, pairs = with_checkout(contenders, arguments.against.resolve())
+    other: Path | None = arguments.against and arguments.against.resolve()
+    if other:
+        contenders, pairs = with_checkout(contenders, other)
     results = compare(contenders, arguments.rounds, arguments.seconds)
     how = f"{arguments.rounds} rounds of {arguments.seconds} s. {describe()}"
     text = f"{table(results)}\n\n"
-    if pairs:
-        text += f"{ratios(results, pairs)}\n\n"
+    if other:
+        text += f"{ratios(results, pairs, other.name)}\n\n"
     text += f"{how}\n"
     print(f"\n{text}\nkept: {keep(results, text)}.md, .json and .svg")
     return 0

@@ -34,9 +34,10 @@ def describe() -> str:
 def str_nanoseconds() -> float:
     """Time to convert an integer to a string and store it in a dictionary; the best of nine runs.
 
-    It shows the quality of the interpreter's build. sysconfig can't: Debian builds with
-    profile-guided optimization, and its CONFIG_ARGS and flags don't mention it. An interpreter
-    built without that takes about 30 % longer here; simple arithmetic shows no clear difference.
+    Builds of one Python version differ in speed, and sysconfig does not always show why: by its
+    changelog Debian builds with profile-guided and link-time optimization, but its CONFIG_ARGS and
+    flags don't mention either. Debian's 3.11.2 took 51 ns, pyenv's default build of 3.11.7 66 ns;
+    they differ in compiler flags too.
     """
     statement, rounds, keys = "for key in range(20): strings[key] = str(key)", 2_000, 20
     return (

@@ -1,6 +1,6 @@
 """`make bench-overload`: twice the service's capacity, over 1,000 connections, for 20 s.
 
-Meanwhile a client apart requests its health, and an inference on a kept connection.
+Meanwhile a separate client requests its health, and an inference on a kept connection.
 """
 
 import argparse
@@ -29,7 +29,7 @@ SLOW, SLOW_ROUNDS, GOOD_REQUESTS = 500, 5, 5000
 
 
 class Probe(NamedTuple):
-    """One pair of requests of the client apart. Times are in seconds."""
+    """One pair of requests of the separate client. Times are in seconds."""
 
     started: float
     health: float  # on a new connection

@@ -94,7 +94,7 @@ def at_rate(url: str, pid: int, rate: int, seconds: int) -> Figures:
 def run(pattern: Pattern, url: str, pid: int, seconds: int) -> Figures:
     if pattern.rate:
         # Enough requests for a 99th percentile at low rates.
-        return at_rate(url, pid, pattern.rate, max(seconds, 400 // pattern.rate))
+        return at_rate(url, pid, pattern.rate, max(seconds, 200 // pattern.rate))
     return measure(url, pid, pattern.connections, seconds, pattern.options)
 
 

@@ -114,6 +114,8 @@ class Setting(click.Option):
     def type_cast_value(self, ctx: Context, value: Any) -> Any:
         if value == "":
             raise click.BadParameter("expected a value.")
+        if isinstance(value, str) and value[:1] == "-" and not isinstance(self.type, WholeNumber):
+            raise click.BadParameter(f"expected a value, found {value!r}.")
         if isinstance(value, str) and any(c < " " or c == "\x7f" for c in value):
             raise click.BadParameter(f"{value!r} has control characters.")
         return super().type_cast_value(ctx, value)

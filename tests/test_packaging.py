@@ -86,6 +86,7 @@ def test_serving_needs_only_what_it_should() -> None:
     names = [re.split("[>=]", requirement)[0] for requirement in project["dependencies"]]
     assert names == [
         "starlette",
+        "click",
         "uvicorn[standard]",
         "orjson",
         "torch",

@@ -146,13 +146,15 @@ def test_tls(certificate: Path) -> None:
 def test_unix_socket(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     process = subprocess.Popen([*SERVE, "--uds", str(path)], stderr=subprocess.PIPE, text=True)
-    assert process.stderr
-    assert f"on unix:{path}: " in process.stderr.readline()
-    with socket.socket(socket.AF_UNIX) as client:
-        client.connect(str(path))
-        client.sendall(b"GET /health/ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        assert client.recv(4096).startswith(b"HTTP/1.1 200 OK")
-    process.terminate()
+    try:
+        assert process.stderr
+        assert f"on unix:{path}: " in process.stderr.readline()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            client.sendall(b"GET /health/ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert client.recv(4096).startswith(b"HTTP/1.1 200 OK")
+    finally:
+        process.terminate()
     assert process.communicate(timeout=30)[1].count("\n") == 1
     assert process.returncode == 0
     assert not path.exists()

@@ -115,6 +115,8 @@ NUMBER = "is not a whole number from"
             ["--limit-requests", "9" * 25],
             f"Invalid value for --limit-requests: '{'9' * 25}' {NUMBER}",
         ),
+        (["--host", "--port"], "Invalid value for --host: expected a value, found '--port'."),
+        (["--uds", "-s"], "Invalid value for --uds: expected a value, found '-s'."),
         (["--host", ""], "Invalid value for --host: expected a value."),
         (["--host", "é..b"], "Invalid value for --host: 'é..b' is not a host name or an IP"),
         (["--uds", "a\nb"], r"Invalid value for --uds: 'a\nb' has control characters."),

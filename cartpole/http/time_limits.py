@@ -119,10 +119,10 @@ class TimeLimits:
     def _head_is_late(self) -> bool:
         return self._clock.now - self._message_began_at > self._limits.head_seconds
 
-    def _end(self, connection: TimedConnection, is_stopping: bool) -> None:
+    def _end(self, connection: TimedConnection, must_end: bool) -> None:
         if connection.over_limit and not connection.is_answering():
             connection.reject(HTTPStatus.SERVICE_UNAVAILABLE)
-        elif connection.in_message and not (is_stopping or connection.is_answering()):
+        elif connection.in_message and not (must_end or connection.is_answering()):
             connection.reject(HTTPStatus.REQUEST_TIMEOUT)
         else:
             connection.hang_up()

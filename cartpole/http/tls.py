@@ -60,10 +60,7 @@ class TLSTransport(asyncio.Protocol, asyncio.Transport):
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        protocol, self._protocol = (
-            self._protocol,
-            None,
-        )  # frees OpenSSL's memory
+        protocol, self._protocol = self._protocol, None  # so that OpenSSL's memory is freed
         if protocol:
             protocol.connection_lost(exc)
         else:

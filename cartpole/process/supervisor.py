@@ -127,7 +127,7 @@ class Supervisor:
                 self._start(slot)
         elif failure := self._failure(slot.worker):
             self._replace(slot, slot.worker, failure)
-        elif slot.worker.is_ready:
+        elif slot.worker.has_served:
             slot.failed_starts, self._has_served = 0, True
 
     def _failure(self, worker: WorkerProcess) -> str:
@@ -152,7 +152,7 @@ class Supervisor:
             self.exit_code = EXIT_START  # the next would fail too, and this one has logged why
             return self._stop(signal.SIGTERM)
         self.pool.counters.rows[0][COLUMNS.restarts] += 1
-        wait = 0 if worker.is_ready else self._back_off(slot)
+        wait = 0 if worker.has_served else self._back_off(slot)
         reaction = f"retrying in {wait} s" if wait else "replacing it"
         logger.error("worker %s %s; %s", worker.process.pid, failure, reaction)
 
@@ -177,7 +177,7 @@ class Supervisor:
         self._is_reloading = True
         for slot in (*self._slots, self._successor):
             slot.reset()
-            if slot.worker and not slot.worker.is_ready:
+            if slot.worker and not slot.worker.has_served:
                 self.pool.kill(slot.worker)
                 slot.worker = None
 
@@ -189,17 +189,17 @@ class Supervisor:
             return self._check_successor(self._successor.worker)
         workers = [slot.worker for slot in self._slots]
         for slot, worker in zip(self._slots, workers, strict=True):
-            if worker and worker.is_ready and worker.generation < self._generation:
+            if worker and worker.has_served and worker.generation < self._generation:
                 self._successor.number = slot.number
                 return self._start(self._successor)
-        if all(worker and worker.is_ready for worker in workers):
+        if all(worker and worker.has_served for worker in workers):
             self._is_reloading = False
             logger.info("reload: done")
 
     def _check_successor(self, successor: WorkerProcess) -> None:
         if failure := self._failure(successor):
             self._handle_failed_successor(successor, failure)
-        elif successor.is_ready:
+        elif successor.has_served:
             slot = self._slots[self._successor.number]
             predecessor, slot.worker = slot.worker, successor
             self._successor.worker, self._successor.failed_starts = None, 0
@@ -221,7 +221,7 @@ class Supervisor:
 
     def _retire(self, worker: WorkerProcess) -> None:
         """Stop a worker whose successor serves. It need not drain."""
-        seconds = self._settings.shutdown_timeout + GRACE_SECONDS if worker.is_ready else 0
+        seconds = self._settings.shutdown_timeout + GRACE_SECONDS if worker.has_served else 0
         worker.stop(signal.SIGUSR1, self.pool.clock.now + seconds)
         worker.cells[COLUMNS.ready] = 0
 
@@ -243,4 +243,4 @@ class Supervisor:
         for listener in self._sockets:  # the workers close the last copies
             listener.close()
         for worker in self.pool.workers:
-            worker.stop(number, now + (seconds if worker.is_ready else START_GRACE_SECONDS))
+            worker.stop(number, now + (seconds if worker.has_served else START_GRACE_SECONDS))

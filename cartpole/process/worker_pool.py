@@ -22,7 +22,7 @@ PARENT_CHECK_SECONDS = 1  # how often a worker looks whether its supervisor is a
 Serve = Callable[[Settings, list[socket.socket], Path, int], int]
 
 
-class Clock:
+class RunningClock:
     """Seconds that the supervisor was running.
 
     When the whole machine pauses, so do the workers. That pause counts towards no time-out.
@@ -42,7 +42,7 @@ class WorkerProcess:
 
     Attributes:
         generation: the number of reloads that had been requested when it was started.
-        is_ready: it serves, or has served.
+        has_served: it has been ready to serve at some time.
         is_stopping: it was told to stop, or has ended.
         deadline: by then it must be ready, or gone if it is stopping.
     """
@@ -52,15 +52,15 @@ class WorkerProcess:
     ) -> None:
         self.process, self.row, self.cells = process, row, cells
         self.generation = generation
-        self.is_ready = self.is_stopping = False
+        self.has_served = self.is_stopping = False
         self.deadline = now + READY_SECONDS
         self._heartbeats, self._heartbeat_at = cells[COLUMNS.heartbeats], now
 
     def poll(self, now: float) -> None:
         """Read its row of the shared counters."""
-        self.is_ready = self.is_ready or bool(self.cells[COLUMNS.ready])
+        self.has_served = self.has_served or bool(self.cells[COLUMNS.ready])
         heartbeats = self.cells[COLUMNS.heartbeats]
-        if heartbeats != self._heartbeats or not self.is_ready:
+        if heartbeats != self._heartbeats or not self.has_served:
             self._heartbeats, self._heartbeat_at = heartbeats, now
 
     def failure(self, now: float, timeout: int) -> str:
@@ -70,10 +70,10 @@ class WorkerProcess:
             timeout: seconds without a heartbeat after which it is taken for hung; 0: never.
         """
         if not self.process.is_alive():
-            return f"ended {self._exit_reason()}{'' if self.is_ready else ' while starting'}"
+            return f"ended {self._exit_reason()}{'' if self.has_served else ' while starting'}"
         if timeout and now - self._heartbeat_at > timeout:
             return f"did not respond for {timeout} s and was killed"
-        if now > self.deadline and not self.is_ready:
+        if now > self.deadline and not self.has_served:
             return f"was not ready after {READY_SECONDS} s and was killed"
         return ""
 
@@ -109,7 +109,7 @@ class WorkerPool:
         self.counters.rows[0][COLUMNS.pid] = os.getpid()
         self._cores = sorted(os.sched_getaffinity(0)) if settings.pin else []
         self.workers: list[WorkerProcess] = []
-        self.clock = Clock()
+        self.clock = RunningClock()
 
     def start(self, slot: int, generation: int) -> WorkerProcess | None:
         """Start a worker with the socket of this slot. Returns None while no row is free.

@@ -1,7 +1,9 @@
 """The comparison: its contenders, wrk, tables and picture; the stages; the machine."""
 
+import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from bench import compare, contenders, machine, stages, wrk
+from bench.server import serving
+from tests.support.corpus import USUAL
 from tests.support.paths import ROOT
 from tests.support.waiting import wait_until
 
@@ -50,7 +54,8 @@ def test_another_checkout_is_measured_beside_ours() -> None:
     assert other.command == ("env", "-C", str(ROOT), *contenders.SERVE)
     half, whole = wrk.Figures(1.0, 2.0, 3.0, 4.0), wrk.Figures(2.0, 4.0, 6.0, 8.0)
     results = {"now": {1: [half], 64: [half]}, "then": {1: [whole], 64: [whole]}}
-    shown = compare.ratios(results, {"now": "then"})
+    shown = compare.ratios(results, {"now": "then"}, "base")
+    assert shown.startswith("| CPU and rates, this checkout / base | 64 connections: ")
     assert "| now | 0.500 | 0.500 | 0.500 | 0.500 |" in shown
 
 
@@ -73,7 +78,7 @@ def test_the_machine_is_described() -> None:
 
 
 def test_the_build_of_python_is_measured_not_guessed() -> None:
-    """Debian builds with profile-guided optimization, which sysconfig doesn't mention."""
+    """sysconfig can't tell: Debian's doesn't mention its profile-guided optimization."""
     assert "optimiz" not in machine.describe()
     assert 5 < machine.str_nanoseconds() < 5000
 
@@ -134,17 +139,9 @@ def test_says_what_the_machine_lacks() -> None:
 
 
 def test_the_staged_server_writes_its_stages(tmp_path: Path) -> None:
-    import json
-
-    from bench.server import serving
-
     command = [sys.executable, "-m", "bench.staged", str(tmp_path / "s.json"), "--port", "{port}"]
     with serving(command=command) as server:
         assert server.get(f"/inference?{contenders.QUERY}")[0] == 200
-        import socket
-
-        from tests.support.corpus import USUAL
-
         with socket.create_connection(("127.0.0.1", server.port)) as client:
             client.sendall(USUAL * 10)
             client.recv(100)

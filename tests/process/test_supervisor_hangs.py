@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from cartpole.process.worker_pool import Clock
+from cartpole.process.worker_pool import RunningClock
 from tests.support.supervised import Start
 
 
@@ -55,7 +55,7 @@ def test_a_pause_of_the_whole_machine_is_no_hang(
             os.kill(pid, signal.SIGSTOP)
         service.supervisor.step()
         service.pool.clock._read_at -= 3600  # as if the previous step had been an hour ago
-        Clock.tick(service.pool.clock)
+        RunningClock.tick(service.pool.clock)
         service.supervisor.step()
         for pid in old:
             os.kill(pid, signal.SIGCONT)
