@@ -20,6 +20,7 @@ from bench.contenders import (
     Contender,
     check,
     environment,
+    flags_of,
     from_checkout,
     running,
 )
@@ -152,16 +153,27 @@ def keep(results: Results, text: str) -> Path:
 
 def with_checkout(
     contenders: list[Contender], checkout: Path
-) -> tuple[list[Contender], dict[str, str]]:
-    """Put each of our servers beside the same one of another checkout, and name the pairs."""
+) -> tuple[list[Contender], dict[str, str], list[str]]:
+    """Put each of our servers beside the same one of another checkout.
+
+    Returns:
+        all contenders; the pairs, ours to the other's name; and the names of our servers that the
+        other checkout can't start, because it does not know one of their flags.
+    """
+    known = flags_of(checkout)
     both: list[Contender] = []
     pairs: dict[str, str] = {}
+    unpaired: list[str] = []
     for contender in contenders:
         both.append(contender)
-        if contender.command[: len(SERVE)] == SERVE:
+        if contender.command[: len(SERVE)] != SERVE:
+            continue
+        if {part for part in contender.command if part.startswith("--")} <= known:
             both.append(from_checkout(contender, checkout))
             pairs[contender.name] = both[-1].name
-    return both, pairs
+        else:
+            unpaired.append(contender.name)
+    return both, pairs, unpaired
 
 
 def main() -> int:
@@ -181,15 +193,17 @@ def main() -> int:
     for extra in arguments.extra:
         name, _, url = extra.partition("=")
         contenders.append(Contender(name, url=url.rstrip("/")))
-    pairs: dict[str, str] = {}
     other: Path | None = arguments.against and arguments.against.resolve()
+    pairs, unpaired = {}, []
     if other:
-        contenders, pairs = with_checkout(contenders, other)
+        contenders, pairs, unpaired = with_checkout(contenders, other)
     results = compare(contenders, arguments.rounds, arguments.seconds)
     how = f"{arguments.rounds} rounds of {arguments.seconds} s. {describe()}"
     text = f"{table(results)}\n\n"
     if other:
         text += f"{ratios(results, pairs, other.name)}\n\n"
+    if other and unpaired:
+        text += f"Not compared, because {other.name} lacks their flags: {', '.join(unpaired)}.\n\n"
     text += f"{how}\n"
     print(f"\n{text}\nkept: {keep(results, text)}.md, .json and .svg")
     return 0

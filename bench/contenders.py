@@ -1,6 +1,7 @@
 """The servers that the comparison measures: how each is started, and whether it answers rightly."""
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -79,6 +80,13 @@ def from_checkout(contender: Contender, checkout: Path) -> Contender:
     """The same command in another checkout of this project."""
     command = ("env", "-C", str(checkout), *contender.command)
     return Contender(f"{contender.name}, {checkout.name}", command)
+
+
+def flags_of(checkout: Path) -> set[str]:
+    """The flags that the service of another checkout knows."""
+    command = ["env", "-C", str(checkout), *SERVE[:3], "--help"]
+    shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return set(re.findall(r"--[a-z][a-z-]*", shown))
 
 
 def environment(contender: Contender) -> str:

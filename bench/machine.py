@@ -36,8 +36,8 @@ def str_nanoseconds() -> float:
 
     Builds of one Python version differ in speed, and sysconfig does not always show why: by its
     changelog Debian builds with profile-guided and link-time optimization, but its CONFIG_ARGS and
-    flags don't mention either. Debian's 3.11.2 took 51 ns, pyenv's default build of 3.11.7 66 ns;
-    they differ in compiler flags too.
+    flags don't mention either. On an idle machine Debian's 3.11.2 took 51 ns and pyenv's default
+    build of 3.11.7 took 66 ns. Other load adds as much, so a high figure can mean either.
     """
     statement, rounds, keys = "for key in range(20): strings[key] = str(key)", 2_000, 20
     return (

@@ -128,9 +128,9 @@ def fast_path(engine: Engine) -> Callable[[], Any]:
     assert transport.written.endswith(render(left, right))
 
     def call_soon(callback: Callable[[], None]) -> None:
-        """`run` ends the turn itself."""
+        """`run` ends the turn itself, and nothing is polled."""
 
-    turns._call_soon = call_soon
+    turns._call_soon = shared.polling._call_soon = call_soon
     loop.close()
 
     def run() -> None:

@@ -51,8 +51,19 @@ def clock_waiting() -> None:
     Batcher.flush = note_and_flush  # type: ignore[method-assign]
 
 
+def stages() -> dict[str, float]:
+    """Mean microseconds per request of each stage, and of the wait for the batch."""
+    per_request = {name: spent[name] / requests / 1000 for name in spent}
+    return {
+        "read and parse": per_request["read and parse"],
+        "forward": per_request["forward"],
+        "render": per_request["answer"] - per_request["forward"],
+        "write": per_request["flush"] - per_request["answer"],
+        "wait for the batch": per_request["wait"],
+    }
+
+
 def main() -> None:
-    global requests
     path, flags = Path(sys.argv[1]), sys.argv[2:]
     FastConnection.data_received = timed(  # type: ignore[method-assign]
         "read and parse", FastConnection.data_received
@@ -78,15 +89,8 @@ def main() -> None:
         sys.argv[1:] = flags
         serve.main()
     finally:  # serve.main() raises SystemExit
-        per_request = {name: spent[name] / requests / 1000 for name in spent}
-        stages = {
-            "read and parse": per_request["read and parse"],
-            "forward": per_request["forward"],
-            "render": per_request["answer"] - per_request["forward"],
-            "write": per_request["flush"] - per_request["answer"],
-            "wait for the batch": per_request["wait"],
-        }
-        path.write_text(json.dumps(stages))
+        if requests:  # else it did not start, and has said why
+            path.write_text(json.dumps(stages()))
 
 
 if __name__ == "__main__":

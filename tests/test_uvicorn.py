@@ -72,7 +72,7 @@ def changed(what: str) -> str:
     )
 
 
-def require(source: Any, text: str, what: str) -> None:
+def check_source(source: Any, text: str, what: str) -> None:
     assert text in inspect.getsource(source), changed(what)
 
 
@@ -107,24 +107,24 @@ def test_status_lines_are_made_once() -> None:
 
 def test_default_headers_are_replaced_and_not_modified() -> None:
     """Response heads are kept for as long as the list of default headers is the same object."""
-    require(
+    check_source(
         uvicorn.Server.on_tick, "self.server_state.default_headers = ", "the headers of each second"
     )
 
 
 def test_errors_of_the_parser_are_answered_by_one_method() -> None:
-    require(HttpToolsProtocol, "self.send_400_response(msg)", "how a parser error is answered")
+    check_source(HttpToolsProtocol, "self.send_400_response(msg)", "how a parser error is answered")
 
 
 def test_the_scheme_is_taken_from_the_transport() -> None:
     """Our TLS transport answers this question."""
-    require(is_ssl, 'get_extra_info("sslcontext")', "how the scheme is found")
-    require(HttpToolsProtocol, "is_ssl(transport)", "how the scheme is found")
+    check_source(is_ssl, 'get_extra_info("sslcontext")', "how the scheme is found")
+    check_source(HttpToolsProtocol, "is_ssl(transport)", "how the scheme is found")
 
 
 def test_signals_are_handled_in_one_place() -> None:
     """Our server overrides it."""
-    require(uvicorn.Server.serve, "with self.capture_signals():", "Server.capture_signals")
+    check_source(uvicorn.Server.serve, "with self.capture_signals():", "Server.capture_signals")
     source = inspect.getsource(uvicorn.Server)
     assert source.count("signal.signal(") == 2, changed("who else handles signals")
 

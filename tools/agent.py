@@ -92,7 +92,7 @@ UNREADABLE_ZIP = (
     lzma.LZMAError,
     struct.error,
     EOFError,
-    RuntimeError,  # encrypted members and, as NotImplementedError, unknown compression
+    RuntimeError,  # of encrypted members and of unknown compression
 )
 
 _EXPECTED = "expected an agent saved by Stable-Baselines3"

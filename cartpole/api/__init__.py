@@ -1,1 +1,1 @@
-"""What can be asked, and how it is answered: the ASGI application's parts."""
+"""The parts of the ASGI application: parsing, answers, routes."""

@@ -79,7 +79,7 @@ class HttpConnection(CheckedRequests):
         self._has_read = True
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """The client sends no more. What it has asked is still answered."""
+        """The client sends no more. Its earlier requests are still answered."""
         self.half_closed = True
         return self.is_answering() or bool(self._deferred)
 

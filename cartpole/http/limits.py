@@ -1,4 +1,4 @@
-"""What one client may ask of a serving process."""
+"""Bounds on what one client may ask of a serving process."""
 
 from dataclasses import dataclass
 

@@ -20,7 +20,7 @@ class MessageSizes:
     def __init__(self, limits: ClientLimits) -> None:
         self._limits = limits
         self._head = self._unparsed_head = self._body = 0
-        # What the parser has met in the bytes of the current read.
+        # Events of the parser in the bytes of the current read.
         self._began_in_read = self._body_in_read = False
 
     def begin_read(self) -> None:

@@ -48,7 +48,7 @@ class Polling:
             self._ended_at = 0
 
     def end_turn(self, now: int) -> None:
-        """What has been read so far is answered."""
+        """All requests that were read so far are answered."""
         self._ended_at = now
         if self._polls:
             self._until = now + self._longest

@@ -1,4 +1,4 @@
-"""What all connections of a serving process share, put together."""
+"""The parts that all connections of a serving process share, put together."""
 
 import asyncio
 from dataclasses import dataclass, field

@@ -15,7 +15,7 @@ CLOSE_SECONDS = 2  # after the last answer, or after the client has last read a 
 
 
 class TimedConnection(Protocol):
-    """What the time limits look at, and what they call."""
+    """The part of a connection that the time limits use."""
 
     finished: bool
     over_limit: bool

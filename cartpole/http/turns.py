@@ -31,7 +31,7 @@ class Deferrable(Protocol):
 
 
 class Scheduler(Protocol):
-    """What Turns needs of an event loop."""
+    """The part of an event loop that Turns uses."""
 
     def call_soon(self, callback: Callable[..., Any], *arguments: Any) -> Any: ...
 

@@ -144,8 +144,7 @@ def _layer(
         before: the function of the layer before, which writes this layer's inputs; None for the
             first layer, which reads the observation.
         shape: number of inputs, number of outputs.
-        weight_at: offset of the weight in the network's memory, in bytes; so are the next two.
-        bias_at: offset of the bias.
+        weight_at, bias_at: offsets of weight and bias in the network's memory, in bytes.
         input_at: offset of the inputs; not used by the first layer.
         activate: the activation, from one float to another.
     """

@@ -44,8 +44,8 @@ def build(settings: Settings, counters: WorkerCounters) -> Server:
     if config.ssl:
         _terminate_tls(config, config.ssl, shared, protocol)
     rehearsal = _rehearsal(shared, connection_type, predictor) if settings.rehearse else None
-    # What was made so far lives as long as the process: no collection need traverse it. Collections
-    # stay enabled, since disabling them gains nothing (bench/scale.py: garbage).
+    # All objects made so far live as long as the process, so no collection need traverse them.
+    # Collections stay enabled, since disabling them gains nothing (bench/scale.py: garbage).
     gc.collect()
     gc.freeze()
     return Server(config, shared, predictor, ready, settings, rehearsal)

@@ -46,7 +46,8 @@ def test_table_and_picture(tmp_path: Path) -> None:
 
 
 def test_another_checkout_is_measured_beside_ours() -> None:
-    both, pairs = compare.with_checkout(contenders.CONTENDERS, ROOT)
+    both, pairs, unpaired = compare.with_checkout(contenders.CONTENDERS, ROOT)
+    assert unpaired == []
     ours = [one for one in contenders.CONTENDERS if one.name.startswith("cartpole")]
     assert len(both) == len(contenders.CONTENDERS) + len(ours)
     assert pairs == {one.name: f"{one.name}, {ROOT.name}" for one in ours}
@@ -57,6 +58,14 @@ def test_another_checkout_is_measured_beside_ours() -> None:
     shown = compare.ratios(results, {"now": "then"}, "base")
     assert shown.startswith("| CPU and rates, this checkout / base | 64 connections: ")
     assert "| now | 0.500 | 0.500 | 0.500 | 0.500 |" in shown
+
+
+def test_modes_that_another_checkout_lacks_are_not_paired(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare, "flags_of", lambda checkout: {"--port", "--engine"})
+    both, pairs, unpaired = compare.with_checkout(contenders.CONTENDERS, ROOT)
+    assert list(pairs) == ["cartpole", "cartpole --engine native"]
+    assert "cartpole --http asgi" in unpaired
+    assert len(both) == len(contenders.CONTENDERS) + len(pairs)
 
 
 def test_stages_table_and_picture(tmp_path: Path) -> None:
@@ -77,7 +86,7 @@ def test_the_machine_is_described() -> None:
     assert "torch 2.13.0" in described
 
 
-def test_the_build_of_python_is_measured_not_guessed() -> None:
+def test_the_speed_of_python_is_measured_and_its_build_is_not_guessed() -> None:
     """sysconfig can't tell: Debian's doesn't mention its profile-guided optimization."""
     assert "optimiz" not in machine.describe()
     assert 5 < machine.str_nanoseconds() < 5000
@@ -136,6 +145,19 @@ def test_says_what_the_machine_lacks() -> None:
         1,
         "compare: this machine lacks wrk, taskset, nginx\n",
     )
+
+
+def test_the_staged_server_shows_why_it_does_not_start(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.staged", str(tmp_path / "s.json"), "--no-such-flag"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "--no-such-flag" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "s.json").exists()
 
 
 def test_the_staged_server_writes_its_stages(tmp_path: Path) -> None:
