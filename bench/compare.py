@@ -194,7 +194,8 @@ def main() -> int:
         name, _, url = extra.partition("=")
         contenders.append(Contender(name, url=url.rstrip("/")))
     other: Path | None = arguments.against and arguments.against.resolve()
-    pairs, unpaired = {}, []
+    pairs: dict[str, str] = {}
+    unpaired: list[str] = []
     if other:
         contenders, pairs, unpaired = with_checkout(contenders, other)
     results = compare(contenders, arguments.rounds, arguments.seconds)

@@ -130,7 +130,7 @@ def fast_path(engine: Engine) -> Callable[[], Any]:
     def call_soon(callback: Callable[[], None]) -> None:
         """`run` ends the turn itself, and nothing is polled."""
 
-    turns._call_soon = shared.polling._call_soon = call_soon
+    turns._call_soon = shared.polling._call_soon = call_soon  # type: ignore[assignment]
     loop.close()
 
     def run() -> None:
