@@ -143,7 +143,7 @@ def picture(results: Results, path: Path) -> None:
     import matplotlib
 
     matplotlib.use("svg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     titles = list(PATTERNS)[:2]
     figure, axes = pyplot.subplots(1, 2, figsize=(13, 4.2))
@@ -160,6 +160,9 @@ def picture(results: Results, path: Path) -> None:
             axis.bar(places, heights, width, label=server, color=color)
         axis.set_xticks([place + 0.4 for place in range(len(names))], names)
         axis.set_title(f"{title}: p50, µs", fontsize=10)
+        axis.set_yscale("log")
+        axis.yaxis.set_major_formatter(ticker.ScalarFormatter())
+        axis.yaxis.set_minor_formatter(ticker.NullFormatter())
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].legend(fontsize=8, frameon=False)
     figure.tight_layout()
