@@ -6,13 +6,15 @@ All other threads block the signals. Child processes inherit that until they ins
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 HANDLED_SIGNALS = (*STOP_SIGNALS, signal.SIGHUP, signal.SIGUSR1)
 
 # Held during a callback: once deliver_to returns, the previous callback is not called any more.
+# Held by deferred() as well.
 _lock = threading.RLock()
 _callback: Callable[[int], object] | None = None
 _pending: list[int] = []  # kept for the first callback
@@ -48,6 +50,13 @@ def ignore(number: int) -> None:
 def add_cleanup(cleanup: Callable[[], None]) -> None:
     """Call this function in exit_immediately."""
     _cleanups.append(cleanup)
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Deliver no signal inside this block: something is made, and its cleanup added."""
+    with _lock:
+        yield
 
 
 def exit_immediately(code: int = 0) -> NoReturn:

@@ -71,10 +71,11 @@ def _bind_unix(settings: Settings, stack: ExitStack) -> list[socket.socket]:
     if path.is_socket() and _is_stale(path):
         path.unlink()
     listener = stack.enter_context(socket.socket(socket.AF_UNIX))
-    listener.bind(str(path))
-    remove = partial(_remove, path, path.stat().st_ino)
-    stack.callback(remove)
-    signals.add_cleanup(remove)
+    with signals.deferred():
+        listener.bind(str(path))
+        remove = partial(_remove, path, path.stat().st_ino)
+        stack.callback(remove)
+        signals.add_cleanup(remove)
     path.chmod(0o666)
     return [listener] * settings.workers
 

@@ -46,6 +46,26 @@ def test_a_signal_to_stop_ends_a_start(module: str, number: int, tmp_path: Path)
     assert not path.exists()
 
 
+def test_a_signal_to_stop_right_after_the_bind_leaves_no_socket(tmp_path: Path) -> None:
+    program = """
+import os, signal, socket, time
+class Socket(socket.socket):
+    def bind(self, address):
+        super().bind(address)
+        if isinstance(address, str):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.5)  # the thread that handles signals has it by now
+socket.socket = Socket
+from cartpole.serve import main
+main()
+"""
+    path = tmp_path / "socket"
+    command = [sys.executable, "-c", program, "--uds", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert not path.exists()
+
+
 def reload(server: Server) -> None:
     server.process.send_signal(signal.SIGHUP)
     wait_until_taken(server.process.pid, signal.SIGHUP)
