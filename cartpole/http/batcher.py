@@ -1,6 +1,5 @@
 """One forward for all inference requests that arrive in the same turn of the event loop."""
 
-import asyncio
 from time import perf_counter_ns as clock
 from typing import Protocol
 
@@ -13,11 +12,21 @@ from cartpole.http.response_heads import ResponseHeads
 from cartpole.predictor import MAX_ROWS
 
 
+class Writer(Protocol):
+    """The part of a transport that answers need."""
+
+    def is_closing(self) -> bool: ...
+    def write(self, answer: bytes, /) -> None: ...
+
+
 class Requester(Protocol):
     """The connection that a request came on."""
 
-    transport: asyncio.Transport
-    server_state: ServerState
+    @property
+    def transport(self) -> Writer: ...
+
+    @property
+    def server_state(self) -> ServerState: ...
 
     def abort(self) -> None: ...
 

@@ -50,6 +50,11 @@ class Connections:
         self._flush, self._failures, self._polling = flush, failures, polling
         self._open: set[Connection] = set()
         self._stopped_at = 0
+        self._grow: Callable[[int], object] = int  # does nothing
+
+    def on_growth(self, grow: Callable[[int], object]) -> None:
+        """Call this with the number of open connections, at each new one, until the stop."""
+        self._grow = grow
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         loop.call_later(1, self._sweep, loop)
@@ -60,11 +65,19 @@ class Connections:
             return 0
         self._open.add(connection)
         self._counters.record_connections(len(self._open), accepted=1)
+        if not self.is_stopping:
+            self._grow(len(self._open))
         return len(self._open) - self._limits.connections
 
-    def replace(self, handshake: Connection, connection: Connection) -> None:
-        """The handshake is done: the HTTP connection takes its place."""
-        self._open.discard(handshake)
+    def is_one(self) -> bool:
+        return len(self._open) == 1
+
+    def are_full(self) -> bool:
+        return len(self._open) >= self._limits.connections
+
+    def replace(self, former: Connection, connection: Connection) -> None:
+        """This connection takes the place of a former one, such as a TLS handshake that is done."""
+        self._open.discard(former)
         self._open.add(connection)
 
     def remove(self, connection: Connection) -> None:

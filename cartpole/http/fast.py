@@ -12,13 +12,15 @@ from uvicorn.server import ServerState
 
 from cartpole.api.inference import Query
 from cartpole.api.observation import BadObservation, parse, parse_usual
+from cartpole.http.changing_headers import NO_GAP, gap_between
 from cartpole.http.connection import HttpConnection
-from cartpole.http.plain_headers import VERSION
+from cartpole.http.last_request import LastRequest
+from cartpole.http.plain_headers import Plain
 from cartpole.http.shared import Shared
 
 # RFC 9112, section 3: method SP request-target SP HTTP-version CRLF; origin-form, no fragment.
-_match_request_line = re.compile(rb"GET /inference\?([!$&-;=?-Z_a-z~%]*+) HTTP/1\.1\r\n").match
-_TARGET = b"GET /inference?"
+_match_request_line = re.compile(rb"GET /inference\?([!$&-;=?-Z_a-z~%]*+) HTTP/1\.[01]\r\n").match
+TARGET = b"GET /inference?"
 
 # Bytes that one connection's pipelined requests may take of a turn before others are read
 # (bench/overload.py): some seven requests.
@@ -42,6 +44,7 @@ class FastConnection(HttpConnection):
         # The bytes after the query of the previous request on this connection; to begin with, none
         # that a request could have.
         self._usual_end = b"\0"
+        self._gap = NO_GAP  # for what changes in them
         # The fast path is allowed for this connection; and it is usable at this moment.
         self._allowed = self._fast = not shared.connections.is_stopping
 
@@ -56,17 +59,17 @@ class FastConnection(HttpConnection):
         # One request, usually with the headers of the previous one (bench/micro.py: fast-path).
         if (
             self._fast
-            and data.startswith(_TARGET)
+            and data.startswith(TARGET)
             and size <= self._head_bytes
             and read <= turns.bytes_per_turn
             and not self._deferred
         ):
             query_end = size - len(end)
             if not data.endswith(end):
-                query_end = self._plain_headers.query_end(data, len(_TARGET))
-                if query_end > 0:
-                    self._usual_end, self._has_read = data[query_end:], True
-            observation = parse_usual(data, len(_TARGET), query_end)
+                query_end = self._gap.query_end(data, len(TARGET))
+                if query_end < 0:
+                    query_end = self._other_query_end(data)
+            observation = parse_usual(data, len(TARGET), query_end)
             if observation is not None:
                 self._times.last_activity = self._clock.now
                 if not read:
@@ -74,6 +77,15 @@ class FastConnection(HttpConnection):
                 turns.bytes_this_turn = read + size
                 return self._batcher.add(self, observation)
         super().data_received(data)
+
+    def _other_query_end(self, data: bytes) -> int:
+        """The same for a header block that differs from the usual one in more than its gap."""
+        query_end = self._plain_headers.query_end(data, len(TARGET))
+        if query_end > 0:
+            block = data[query_end:]
+            self._gap = gap_between(self._usual_end, block)
+            self._usual_end, self._has_read = block, True
+        return query_end
 
     def read(self, data: bytes) -> None:
         if not self._fast:
@@ -91,16 +103,26 @@ class FastConnection(HttpConnection):
             end = data.find(b"\r\n\r\n", line.end() - 2) + 4
             if end < 4 or end - start > self._head_bytes:
                 break
-            block = data[line.end() : end]
-            if not self._plain_headers.is_plain(block):
+            block = data[line.end(1) : end]
+            plain = self._plain_headers.read(block)
+            if not plain:
                 break
-            self._usual_end = VERSION + block
-            self._batcher.add(self, _parse(line[1]))
+            query = _parse(line[1])
+            if plain is Plain.NOTHING:
+                self._add_last(query)
+                return b""
+            self._usual_end = block
+            self._batcher.add(self, query)
             start = end
             if start > PIPELINE_BYTES and start < len(data):
                 self.defer(data[start:])
                 return b""
         return data[start:]
+
+    def _add_last(self, query: Query) -> None:
+        self._forbid()
+        self.finished = True  # what follows is not read
+        self._batcher.add(LastRequest(self), query)
 
     def eof_received(self) -> bool:  # type: ignore[override]
         self._batcher.flush()

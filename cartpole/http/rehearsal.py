@@ -12,7 +12,6 @@ from uvicorn.server import ServerState
 
 from cartpole.api.inference import Inference
 from cartpole.http.connection import HttpConnection
-from cartpole.http.plain_headers import VERSION
 from cartpole.http.shared import Shared, share
 from cartpole.predictor import Predictor
 
@@ -26,8 +25,7 @@ ACTIVE_SECONDS = 5  # since the last request; then clients are taken to be gone
 OBSERVATION = (0.0123, -0.4567, 0.0345, 0.789)
 REQUEST = (
     b"GET /inference?position=%g&velocity=%g&angle=%g&angular_velocity=%g" % OBSERVATION
-    + VERSION
-    + b"Host: localhost\r\n\r\n"
+    + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"
 )
 
 

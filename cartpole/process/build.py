@@ -16,6 +16,7 @@ from cartpole.app import create_app
 from cartpole.http.connection import HttpConnection
 from cartpole.http.fast import FastConnection
 from cartpole.http.limits import ClientLimits
+from cartpole.http.new_connection import NewConnection
 from cartpole.http.rehearsal import Rehearsal
 from cartpole.http.shared import Shared, share
 from cartpole.http.tls import TLSTransport
@@ -39,8 +40,9 @@ def build(settings: Settings, counters: WorkerCounters) -> Server:
     shared = share(_limits(settings), inference, is_fast, settings.poll)
     connection_type = FastConnection if is_fast else HttpConnection
     protocol = partial(connection_type, shared)
+    is_new = is_fast and not settings.ssl_certfile
     app = create_app(inference, ready, settings.access_log)
-    config = _uvicorn_config(settings, app, protocol)
+    config = _uvicorn_config(settings, app, partial(NewConnection, shared) if is_new else protocol)
     if config.ssl:
         _terminate_tls(config, config.ssl, shared, protocol)
     rehearsal = _rehearsal(shared, connection_type, predictor) if settings.rehearse else None
@@ -52,7 +54,7 @@ def build(settings: Settings, counters: WorkerCounters) -> Server:
 
 
 def _uvicorn_config(
-    settings: Settings, app: Starlette, protocol: Callable[..., HttpConnection]
+    settings: Settings, app: Starlette, protocol: Callable[..., asyncio.Protocol]
 ) -> uvicorn.Config:
     """uvicorn's configuration, loaded. Raises OSError if the TLS files can't be loaded."""
     config = uvicorn.Config(

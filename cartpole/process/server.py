@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import uvicorn
 
@@ -16,13 +17,11 @@ from cartpole.http.rehearsal import Rehearsal
 from cartpole.http.shared import Shared
 from cartpole.predictor import Predictor, load_engine
 from cartpole.process import signals
+from cartpole.process.listeners import Listeners
 from cartpole.process.reloading import Reloader
 from cartpole.settings import Settings
 from cartpole.version import __version__
 
-# Each socket is listened on this many times: libuv accepts one connection per listener and turn of
-# the event loop, and beside busy connections turns are too few (bench/overload.py).
-LISTENERS = 16
 # A bound on the turns of the event loop that accept pending connections before the listeners are
 # closed, for clients that connect without end.
 ACCEPT_TURNS = 4096
@@ -66,19 +65,30 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         assert sockets
-        address = _address(self._settings, sockets[0])
-        for listener in sockets:
-            try:
-                listener.listen(self.config.backlog)  # uvloop doesn't report if this fails
-            except OSError as error:  # another program has begun to listen since the bind
-                raise OSError(f"can't listen on {address}: {error.strerror}") from error
+        (listener,) = sockets
+        address = _address(self._settings, listener)
+        try:
+            listener.listen(self.config.backlog)  # uvloop doesn't report if this fails
+        except OSError as error:  # another program has begun to listen since the bind
+            raise OSError(f"can't listen on {address}: {error.strerror}") from error
         loop = asyncio.get_running_loop()
         self._shared.start(loop)
         if self._rehearsal:
             self._rehearsal.start(loop, self.server_state)
-        await super().startup([one.dup() for one in sockets for _ in range(LISTENERS)])
+        await super().startup([listener.dup()])
+        self._listeners = Listeners(self.servers, partial(self._listen, listener))
+        self._shared.connections.on_growth(self._listeners.grow)
         self._counters.mark_ready()
         logger.info("%s", self._summary(address))
+
+    async def _listen(self, listener: socket.socket) -> asyncio.base_events.Server:
+        """Listen once more, as uvicorn's startup does."""
+        protocol: Any = self.config.http_protocol_class
+        connect = partial(
+            protocol, config=self.config, server_state=self.server_state, app_state={}
+        )
+        loop = asyncio.get_running_loop()
+        return await loop.create_server(connect, sock=listener.dup(), backlog=self.config.backlog)
 
     def _on_signal(self, number: int) -> None:
         """SIGTERM drains. A second SIGTERM, or SIGINT, stops at once."""
@@ -98,6 +108,8 @@ class Server(uvicorn.Server):
             logger.info("draining for %d s", self._settings.drain_seconds)
 
     async def on_tick(self, counter: int) -> bool:
+        if counter % 10 == 0:
+            self._listeners.shrink()
         drained = time.monotonic() >= self._drained_at
         return await super().on_tick(counter) or drained or self._limit_reached()
 

@@ -198,6 +198,7 @@ def test_a_connection_is_freed_at_once(inference: Inference, fast: bool, sent: b
         freed = weakref.ref(connection.protocol)
         connection.transport.close()
         connection.protocol.connection_lost(None)
+        connection.transport.set_protocol(None)
         await asyncio.sleep(0)
         gc.disable()
         try:

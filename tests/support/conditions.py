@@ -125,8 +125,9 @@ class TLSClient:
             self._transport.written.clear()
 
     def _make(self, **_: Any) -> HttpConnection:
-        self._connection.protocol = self._connection._make()
-        return self._connection.protocol
+        protocol: HttpConnection = self._connection._make()
+        self._connection.transport.set_protocol(protocol)
+        return protocol
 
     def _flush(self) -> None:
         self._server.data_received(self._outgoing.read())

@@ -1,0 +1,41 @@
+"""As many listeners as connections are made at once, and few again afterwards."""
+
+import asyncio
+import socket
+from typing import Any
+
+import pytest
+
+from cartpole.process.listeners import MOST, Listeners
+
+
+@pytest.mark.parametrize(
+    ("connections", "expected"), [(1, 1), (3, 1), (4, 2), (31, 15), (32, MOST), (9999, MOST)]
+)
+def test_one_for_every_two_connections(connections: int, expected: int) -> None:
+    async def test() -> None:
+        loop = asyncio.get_running_loop()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+
+            async def listen() -> Any:
+                return await loop.create_server(asyncio.Protocol, sock=listener.dup())
+
+            servers = [await listen()]
+            listeners = Listeners(servers, listen)
+            for number in range(1, connections + 1):
+                listeners.grow(number)
+            await asyncio.sleep(0.01)
+            assert len(servers) == expected
+            made = list(servers)
+
+            listeners.shrink()  # as many were needed since the last call
+            assert len(servers) == expected
+            listeners.shrink()
+            assert len(servers) == 1
+            assert [server.is_serving() for server in made] == [True] + [False] * (expected - 1)
+            address = listener.getsockname()
+            _, writer = await asyncio.open_connection(*address)
+            writer.close()
+            servers[0].close()
+
+    asyncio.run(test())
