@@ -1,6 +1,5 @@
 """`make bench-traffic`: what real clients send: few connections, low rates, new connections.
 
-
 The server has core 0 to itself, the load core 1. wrk loads as fast as it is answered, h2load at a
 fixed rate. Figures are medians over interleaved rounds.
 """
@@ -38,6 +37,7 @@ class Pattern:
     Attributes:
         connections: open at the same time.
         rate: requests a second, of all connections; 0: as many as are answered.
+        requests: how many there are; 0: as many as there is time for.
         options: of wrk.
         shows: which figures the table has: rate, p50, p99, cpu.
     """
@@ -45,12 +45,18 @@ class Pattern:
     name: str
     connections: int
     rate: int = 0
+    requests: int = 0
     options: tuple[str, ...] = ()
     shows: tuple[str, ...] = ("p50", "cpu", "requests_per_second")
 
 
 TRACED = ("-s", str(PEERS / "traceparent.lua"), *BROWSER)
 PATTERNS = {
+    "Right after the start": [
+        Pattern(
+            "the first request of each of 64 connections", 64, requests=64, shows=("p50", "p99")
+        )
+    ],
     "Kept connections": [Pattern(f"{number}", number) for number in (1, 2, 8, 64)],
     "One connection at a fixed rate": [
         Pattern(f"{rate} a second", 1, rate, shows=("p50", "p99", "cpu"))
@@ -70,28 +76,50 @@ UNITS = {"p50": "p50 µs", "p99": "p99 µs", "cpu": "CPU µs", "requests_per_sec
 Results = dict[str, dict[str, list[Figures]]]  # by pattern, then by server
 
 
-def at_rate(url: str, pid: int, rate: int, seconds: int) -> Figures:
-    """Load one connection with h2load.
+def at_rate(url: str, pid: int, rate: int, seconds: int, connections: int = 1) -> Figures:
+    """Load with h2load, with so many requests a second over all connections together.
 
     Raises:
         RuntimeError: fewer requests were answered than were due, or not with 200.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "log"
-        command = ["taskset", "-c", str(CLIENT_CPU), "h2load", "--h1", "-c1", f"--rps={rate}"]
-        command += [f"--duration={seconds}", f"--log-file={log}", f"{url}/inference?{QUERY}"]
-        before = cpu_seconds(pid) if pid else 0.0
-        subprocess.run(command, check=True, capture_output=True)
-        used = cpu_seconds(pid) - before if pid else 0.0
-        rows = [line.split("\t") for line in log.read_text().splitlines()]
-    latencies = [float(row[2]) for row in rows if row[1] == "200"]
-    if len(latencies) < 0.95 * rate * seconds or len(latencies) < len(rows):
-        raise RuntimeError(f"{len(latencies)} of {len(rows)} answered, {rate * seconds} due")
+    options = [f"-c{connections}", f"--rps={rate / connections:g}", f"--duration={seconds}"]
+    before = cpu_seconds(pid) if pid else 0.0
+    latencies = h2load(url, *options)
+    used = cpu_seconds(pid) - before if pid else 0.0
+    if len(latencies) < 0.95 * rate * seconds:
+        raise RuntimeError(f"{len(latencies)} answered, {rate * seconds} due")
     cuts = statistics.quantiles(latencies, n=100)
     return Figures(rate, cuts[49], cuts[98], used / len(latencies) * 1e6)
 
 
+def first(url: str, requests: int) -> Figures:
+    """Latencies of so many requests, each on a connection of its own. The worst counts as p99."""
+    latencies = h2load(url, f"-c{requests}", f"-n{requests}")
+    return Figures(0, statistics.median(latencies), max(latencies), 0)
+
+
+def h2load(url: str, *options: str) -> list[float]:
+    """Load with h2load. Returns the latency of each request, in microseconds.
+
+    Raises:
+        RuntimeError: a request was answered with another status than 200.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        command = ["taskset", "-c", str(CLIENT_CPU), "h2load", "--h1", *options]
+        command += [f"--log-file={log}", f"{url}/inference?{QUERY}"]
+        subprocess.run(command, check=True, capture_output=True)
+        rows = [line.split("\t") for line in log.read_text().splitlines()]
+    if any(row[1] != "200" for row in rows):
+        raise RuntimeError(f"statuses: {sorted({row[1] for row in rows})}")
+    return [float(row[2]) for row in rows]
+
+
 def run(pattern: Pattern, url: str, pid: int, seconds: int) -> Figures:
+    if pattern.requests:
+        figures = first(url, pattern.requests)
+        measure(url, pid, 8, WARM_UP_SECONDS)  # for the other patterns
+        return figures
     if pattern.rate:
         # Enough requests for a 99th percentile at low rates.
         return at_rate(url, pid, pattern.rate, max(seconds, 200 // pattern.rate))
@@ -104,7 +132,6 @@ def rounds(contenders: list[Contender], number: int, seconds: int) -> Results:
         for contender in contenders:
             with running(contender) as (url, pid):
                 check(contender, url)
-                measure(url, pid, 8, WARM_UP_SECONDS)
                 for title, patterns in PATTERNS.items():
                     for pattern in patterns:
                         figures = run(pattern, url, pid, seconds)
@@ -145,7 +172,7 @@ def picture(results: Results, path: Path) -> None:
     matplotlib.use("svg")
     from matplotlib import pyplot, ticker
 
-    titles = list(PATTERNS)[:2]
+    titles = ["Kept connections", "One connection at a fixed rate"]
     figure, axes = pyplot.subplots(1, 2, figsize=(13, 4.2))
     for axis, title in zip(axes, titles, strict=True):
         names = [pattern.name for pattern in PATTERNS[title]]

@@ -22,18 +22,26 @@ class Figures:
 
 
 def measure(
-    url: str, pid: int, connections: int, seconds: int, options: Sequence[str] = ()
+    url: str,
+    pid: int,
+    connections: int,
+    seconds: int,
+    options: Sequence[str] = (),
+    cpu: int | None = CLIENT_CPU,
 ) -> Figures:
     """Load a server with wrk.
 
     Args:
         pid: of the server, whose processor time is measured; 0 if it is not known.
         options: of wrk, such as a script or headers.
+        cpu: the core that wrk runs on; None: any core.
 
     Raises:
         RuntimeError: a request failed.
     """
-    command = ["taskset", "-c", str(CLIENT_CPU), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s"]
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s"]
+    if cpu is not None:
+        command = ["taskset", "-c", str(cpu), *command]
     command += ["--latency", f"{url}/inference?{QUERY}"]
     command += options
     before = cpu_seconds(pid) if pid else 0.0

@@ -72,10 +72,15 @@ class FastConnection(HttpConnection):
             observation = parse_usual(data, len(TARGET), query_end)
             if observation is not None:
                 self._times.last_activity = self._clock.now
-                if not read:
+                self._batcher.add(self, observation)
+                if read:
+                    turns.bytes_this_turn = read + size
+                elif self._connections.is_one():  # nobody else can ask in this turn
+                    turns.answer_now()
+                else:
                     turns.begin()
-                turns.bytes_this_turn = read + size
-                return self._batcher.add(self, observation)
+                    turns.bytes_this_turn = size
+                return None
         super().data_received(data)
 
     def _other_query_end(self, data: bytes) -> int:

@@ -89,8 +89,7 @@ class NewConnection(asyncio.Protocol):
         self._has_request, self._unread = True, b""
         shared.batcher.add(LastRequest(self), observation)
         if shared.connections.is_one():  # nobody else can ask in this turn
-            shared.batcher.flush()
-            turns.has_answered()
+            turns.answer_now()
         else:
             if not turns.bytes_this_turn:
                 turns.begin()

@@ -30,6 +30,23 @@ def test_one_forward_for_all_that_arrive_together(engine: Engine) -> None:
     asyncio.run(run())
 
 
+def test_the_only_connection_is_answered_at_once(inference: Inference) -> None:
+    async def run() -> None:
+        connection = Connection(inference, True)
+        await connection.send(USUAL)
+        connection.protocol.data_received(USUAL)
+        assert len(answers(bytes(connection.transport.written))) == 2
+        assert connection.shared.turns.bytes_this_turn == 0
+        other = connection.another()
+        connection.protocol.data_received(USUAL)
+        assert len(answers(bytes(connection.transport.written))) == 2
+        other.protocol.connection_lost(None)
+        await connection.rest()
+        assert len(answers(bytes(connection.transport.written))) == 3
+
+    asyncio.run(run())
+
+
 def test_more_than_a_batch_in_one_turn(inference: Inference) -> None:
     async def run() -> None:
         connection = Connection(inference, True)

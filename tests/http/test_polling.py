@@ -10,6 +10,7 @@ from cartpole.http.polling import (
     ALWAYS_FOR,
     LONGEST,
     LONGEST_PAUSE,
+    SHARE_TURNS,
     SHORTEST_PAUSE,
     Polling,
 )
@@ -24,7 +25,9 @@ class Loop:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ready: list[Any] = []
         self.now = SECOND
+        self.taken = 0  # by other programs that need the core
         monkeypatch.setattr(polling, "clock", lambda: self.now)
+        monkeypatch.setattr(polling, "thread_time_ns", lambda: self.now - self.taken)
 
     def call_soon(self, callback: Any) -> None:
         self.ready.append(callback)
@@ -59,9 +62,15 @@ def request(loop: Loop, poll: Polling, gap: int) -> None:
     poll.end_turn(loop.now)
 
 
-def requests(loop: Loop, poll: Polling, gap: int, number: int = 200) -> None:
+def requests(loop: Loop, poll: Polling, gap: int, number: int = 200, taken: float = 0) -> int:
+    """After how many of them the loop polls. `taken` is the share of the core that others have."""
+    polled = 0
     for _ in range(number):
+        before = loop.now
         request(loop, poll, gap)
+        loop.taken += int((loop.now - before) * taken)
+        polled += bool(loop.ready)
+    return polled
 
 
 def test_short_gaps_start_it_and_long_ones_stop_it(loop: Loop) -> None:
@@ -112,6 +121,27 @@ def test_a_client_that_needs_this_core_stops_it_for_longer_each_time(loop: Loop)
     assert pauses[0] >= SHORTEST_PAUSE
     assert pauses[-1] >= LONGEST_PAUSE
     assert all(later >= 0.9 * earlier for earlier, later in pairwise(pauses))
+
+
+def test_a_core_that_others_need_stops_it_though_gaps_are_short(loop: Loop) -> None:
+    """A client on this core that runs as soon as it is answered, or another worker."""
+    poll = make(loop, "auto")
+    requests(loop, poll, 30 * MICROSECOND, 20)
+    assert len(loop.ready) == 1
+    requests(loop, poll, 30 * MICROSECOND, 2 * SHARE_TURNS, taken=0.1)  # such as by interrupts
+    assert len(loop.ready) == 1
+    polled = requests(loop, poll, 30 * MICROSECOND, 100_000, taken=0.5)
+    assert 2 * SHARE_TURNS < polled < 10 * SHARE_TURNS
+
+
+def test_bursts_with_long_gaps_between_them_do_not_start_it_for_long(loop: Loop) -> None:
+    """Four clients that ask at the same time, a thousand times a second."""
+    poll, polled = make(loop, "auto"), 0
+    for _ in range(10_000):
+        for gap in (10, 10, 10, 930):
+            request(loop, poll, gap * MICROSECOND)
+            polled += bool(loop.ready)
+    assert polled < 1000
 
 
 def test_polling_that_paid_is_tried_again_soon(loop: Loop) -> None:
