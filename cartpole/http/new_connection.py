@@ -19,7 +19,7 @@ FIRST_BYTES = 4096  # that are read together with accepting a connection
 class NewConnection(asyncio.Protocol):
     """Answers one request that is usual, and its connection's last. No parser is made for it.
 
-    A FastConnection takes its place if the client sends anything else, or nothing for a second.
+    A FastConnection takes its place if the client sends anything else.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class NewConnection(asyncio.Protocol):
         self._arguments = config, server_state, app_state, _loop
         self._unread = b""
         self._has_request = self._is_counted = False
-        self._seconds = 0
+        self._seconds = 0  # that it has been silent, or that it has had its answer
         self._successor: FastConnection | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -86,7 +86,7 @@ class NewConnection(asyncio.Protocol):
         observation = parse_usual(data, len(TARGET), query_end)
         if observation is None:
             return False
-        self._has_request, self._unread = True, b""
+        self._has_request, self._unread, self._seconds = True, b"", 0
         shared.batcher.add(LastRequest(self), observation)
         if shared.connections.is_one():  # nobody else can ask in this turn
             turns.answer_now()
@@ -112,16 +112,19 @@ class NewConnection(asyncio.Protocol):
     def check_time(self) -> None:
         """Called once a second."""
         self._seconds += 1
-        if not self._has_request:
-            self._become_fast()
-        elif self._seconds > CLOSE_SECONDS:
-            self.abort()
+        connections, limits = self._shared.connections, self._shared.limits
+        if self._has_request:
+            if self._seconds > CLOSE_SECONDS:
+                self.abort()
+        elif self._seconds > limits.keep_alive_seconds or connections.idle_grace_is_over():
+            self.transport.close()
 
     def shutdown(self) -> None:
+        """The service stops. A request may still be on its way."""
         self._read()
         self._shared.batcher.flush()
-        if not self._has_request:
-            (self._successor or self._become_fast()).shutdown()
+        if self._successor:
+            self._successor.shutdown()
 
     def _become_fast(self) -> FastConnection:
         """Put a FastConnection in this one's place, and let it read."""

@@ -10,7 +10,7 @@ import pytest
 
 from bench.server import Server, serving
 from cartpole.api.inference import Inference
-from cartpole.http.connections import HEALTH_RESERVE
+from cartpole.http.connections import HEALTH_RESERVE, IDLE_GRACE_SECONDS
 from cartpole.http.fast import FastConnection
 from cartpole.http.limits import ClientLimits
 from cartpole.http.new_connection import NewConnection
@@ -80,12 +80,10 @@ def test_what_follows_the_last_request_is_not_read(inference: Inference) -> None
     run(inference, test)
 
 
-@pytest.mark.parametrize("first", [b"", b"GET /infer", USUAL, b"GET /health/ready HTTP/1.1\r\n"])
+@pytest.mark.parametrize("first", [b"GET /infer", USUAL, b"GET /health/ready HTTP/1.1\r\n"])
 def test_anything_else_has_a_fast_connection(inference: Inference, first: bytes) -> None:
     async def test(connection: Connection) -> None:
         before = connection.inference.predictor.counters.accepted
-        if not first:
-            connection.protocol.check_time()
         await connection.send(first)
         assert type(connection.protocol) is FastConnection
         assert connection.state.connections == {connection.protocol}
@@ -104,6 +102,31 @@ def test_an_answer_that_is_not_taken_does_not_stay_for_ever(inference: Inference
             assert not connection.transport.aborted  # it may be on its way
         connection.protocol.check_time()
         assert connection.transport.aborted
+
+    run(inference, test)
+
+
+def test_silence_ends_a_connection_without_a_parser(inference: Inference) -> None:
+    async def test(connection: Connection) -> None:
+        for _ in range(LIMITS.keep_alive_seconds):
+            connection.protocol.check_time()
+            assert not connection.transport.closed
+        connection.protocol.check_time()
+        assert connection.transport.closed
+        assert isinstance(connection.protocol, NewConnection)
+
+    run(inference, test)
+
+
+def test_after_the_stop_silence_ends_it_soon(inference: Inference) -> None:
+    async def test(connection: Connection) -> None:
+        connection.shared.connections.stop()
+        connection.protocol.shutdown()
+        for _ in range(IDLE_GRACE_SECONDS):
+            connection.shared.connections.tick()
+            assert not connection.transport.closed  # a request may be on its way
+        connection.shared.connections.tick()
+        assert connection.transport.closed
 
     run(inference, test)
 
