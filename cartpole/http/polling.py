@@ -4,8 +4,8 @@ docs/polling.md explains when that pays.
 """
 
 import asyncio
+from resource import RUSAGE_THREAD, getrusage
 from time import perf_counter_ns as clock
-from time import thread_time_ns
 
 # Nanoseconds, by bench/traffic.py. A sleep and a wake-up cost some 50 µs of processor time, and
 # so does polling for as long. A gap that ends a sleep contains the wake-up.
@@ -15,9 +15,9 @@ LONGEST = 200_000  # that it polls without a request
 LONGEST_COUNTED = 300_000  # a longer gap counts as this, so that one alone does not end polling
 WEIGHT = 1 / 8  # of the latest gap in the average
 
-# A loop that polls does not sleep. If it has less than this share of its core, other programs need
-# the core; among them may be the clients that it waits for. Looked at after so many turns.
-LEAST_SHARE, SHARE_TURNS = 0.7, 256
+# If the kernel has interrupted the loop that often within so many turns, other programs need its
+# core. Among them may be the clients that it waits for.
+INTERRUPTIONS, WATCHED_TURNS = 32, 256
 
 # Polling that has not paid is tried again after a pause, which doubles each time up to the longest.
 SHORTEST_PAUSE, LONGEST_PAUSE = 100_000_000, 10_000_000_000
@@ -41,7 +41,8 @@ class Polling:
         self._is_spinning = False  # our callback is scheduled
         self._ended_at = self._until = 0  # nanoseconds
         self._polls_since = self._paused_until = 0
-        self._turns = self._share_since = self._used_before = 0  # of the present share
+        self._turns = 0  # since interruptions were last counted
+        self._interruptions = 0  # of this thread, at that time
         self._pause = SHORTEST_PAUSE
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -71,7 +72,7 @@ class Polling:
         self._average += (min(gap, LONGEST_COUNTED) - self._average) * WEIGHT
         if self._polls:
             self._turns += 1
-            if self._turns == SHARE_TURNS and self._lacks_core():
+            if self._turns == WATCHED_TURNS and self._lacks_core():
                 self._stop_polling(has_paid=False)
             elif self._average > STOP_ABOVE:
                 self._stop_polling(has_paid=clock() - self._polls_since > self._pause)
@@ -79,16 +80,12 @@ class Polling:
             now = clock()
             if now > self._paused_until:
                 self._polls, self._polls_since, self._average = True, now, STOP_ABOVE / 2
-                self._begin_share(now, thread_time_ns())
-
-    def _begin_share(self, now: int, used: int) -> None:
-        self._turns, self._share_since, self._used_before = 0, now, used
+                self._lacks_core()  # counts from now on
 
     def _lacks_core(self) -> bool:
-        now, used = clock(), thread_time_ns()
-        share = (used - self._used_before) / (now - self._share_since)
-        self._begin_share(now, used)
-        return share < LEAST_SHARE
+        before, self._interruptions = self._interruptions, getrusage(RUSAGE_THREAD).ru_nivcsw
+        self._turns = 0
+        return self._interruptions - before > INTERRUPTIONS
 
     def _stop_polling(self, has_paid: bool) -> None:
         self._pause = SHORTEST_PAUSE if has_paid else min(2 * self._pause, LONGEST_PAUSE)

@@ -1,6 +1,7 @@
 """Polling starts while it pays, stops by itself, and is one chain of callbacks."""
 
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,8 +11,8 @@ from cartpole.http.polling import (
     ALWAYS_FOR,
     LONGEST,
     LONGEST_PAUSE,
-    SHARE_TURNS,
     SHORTEST_PAUSE,
+    WATCHED_TURNS,
     Polling,
 )
 
@@ -25,9 +26,11 @@ class Loop:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ready: list[Any] = []
         self.now = SECOND
-        self.taken = 0  # by other programs that need the core
+        self.interruptions = 0.0
         monkeypatch.setattr(polling, "clock", lambda: self.now)
-        monkeypatch.setattr(polling, "thread_time_ns", lambda: self.now - self.taken)
+        monkeypatch.setattr(
+            polling, "getrusage", lambda _: SimpleNamespace(ru_nivcsw=int(self.interruptions))
+        )
 
     def call_soon(self, callback: Any) -> None:
         self.ready.append(callback)
@@ -62,13 +65,12 @@ def request(loop: Loop, poll: Polling, gap: int) -> None:
     poll.end_turn(loop.now)
 
 
-def requests(loop: Loop, poll: Polling, gap: int, number: int = 200, taken: float = 0) -> int:
-    """After how many of them the loop polls. `taken` is the share of the core that others have."""
+def requests(loop: Loop, poll: Polling, gap: int, number: int = 200, interrupted: float = 0) -> int:
+    """After how many of them the loop polls. The kernel interrupts a share of the turns."""
     polled = 0
     for _ in range(number):
-        before = loop.now
         request(loop, poll, gap)
-        loop.taken += int((loop.now - before) * taken)
+        loop.interruptions += interrupted
         polled += bool(loop.ready)
     return polled
 
@@ -128,10 +130,10 @@ def test_a_core_that_others_need_stops_it_though_gaps_are_short(loop: Loop) -> N
     poll = make(loop, "auto")
     requests(loop, poll, 30 * MICROSECOND, 20)
     assert len(loop.ready) == 1
-    requests(loop, poll, 30 * MICROSECOND, 2 * SHARE_TURNS, taken=0.1)  # such as by interrupts
+    requests(loop, poll, 30 * MICROSECOND, 2 * WATCHED_TURNS, interrupted=0.1)
     assert len(loop.ready) == 1
-    polled = requests(loop, poll, 30 * MICROSECOND, 100_000, taken=0.5)
-    assert 2 * SHARE_TURNS < polled < 10 * SHARE_TURNS
+    polled = requests(loop, poll, 30 * MICROSECOND, 100_000, interrupted=0.5)
+    assert 2 * WATCHED_TURNS < polled < 10 * WATCHED_TURNS
 
 
 def test_bursts_with_long_gaps_between_them_do_not_start_it_for_long(loop: Loop) -> None:
