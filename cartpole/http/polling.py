@@ -17,7 +17,7 @@ WEIGHT = 1 / 8  # of the latest gap in the average
 
 # If the kernel has interrupted the loop that often within so many turns, other programs need its
 # core. Among them may be the clients that it waits for.
-INTERRUPTIONS, WATCHED_TURNS = 32, 256
+INTERRUPTIONS, WATCHED_TURNS = 8, 256
 
 # Polling that has not paid is tried again after a pause, which doubles each time up to the longest.
 SHORTEST_PAUSE, LONGEST_PAUSE = 100_000_000, 10_000_000_000

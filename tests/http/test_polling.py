@@ -130,9 +130,9 @@ def test_a_core_that_others_need_stops_it_though_gaps_are_short(loop: Loop) -> N
     poll = make(loop, "auto")
     requests(loop, poll, 30 * MICROSECOND, 20)
     assert len(loop.ready) == 1
-    requests(loop, poll, 30 * MICROSECOND, 2 * WATCHED_TURNS, interrupted=0.1)
+    requests(loop, poll, 30 * MICROSECOND, 2 * WATCHED_TURNS, interrupted=0.02)
     assert len(loop.ready) == 1
-    polled = requests(loop, poll, 30 * MICROSECOND, 100_000, interrupted=0.5)
+    polled = requests(loop, poll, 30 * MICROSECOND, 100_000, interrupted=0.05)
     assert 2 * WATCHED_TURNS < polled < 10 * WATCHED_TURNS
 
 
