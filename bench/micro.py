@@ -115,8 +115,7 @@ class Sink(asyncio.Transport):
 def fast_path(engine: Engine) -> Callable[[], Any]:
     """One request, from its bytes to the bytes of its answer, without a socket."""
     inference = Inference(Predictor(engine))
-    config = uvicorn.Config(create_app(inference), lifespan="off", ws="none", log_config=None,
-                            access_log=False)  # fmt: skip
+    config = uvicorn.Config(create_app(inference), lifespan="off", ws="none", log_config=None)
     config.load()
     loop = asyncio.new_event_loop()
     shared = share(ClientLimits(), inference, fast=True)
@@ -244,8 +243,7 @@ def main() -> None:
     set_threads(1)
     gc.disable()
     for name in only:
-        prepare = CASES[name]
-        bench.bench_time_func(name, timed(cache(prepare)))
+        bench.bench_time_func(name, timed(cache(CASES[name])))
 
 
 if __name__ == "__main__":

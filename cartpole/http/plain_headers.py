@@ -24,7 +24,7 @@ _MAX_LINES = 64  # of a block that is remembered
 
 
 class Plain(Enum):
-    """What follows a request with a plain block on its connection."""
+    """How its connection goes on after a request with a plain block."""
 
     MORE = "perhaps more requests"
     NOTHING = "nothing: its answer is the last"
@@ -66,7 +66,7 @@ class PlainHeaders:
         return end
 
     def read(self, block: bytes) -> Plain | None:
-        """What follows a request with this block, or None if the block isn't plain."""
+        """How the connection goes on after this block, or None if the block isn't plain."""
         lines = block.split(b"\r\n")
         if _is_known(lines, self._kept):
             return Plain.MORE

@@ -38,7 +38,7 @@ blocks = st.lists(st.one_of(lines, st.sampled_from(TRACED.split(b"\r\n")[:-2])),
 
 
 def parse(block: bytes) -> Plain | None:
-    """What llhttp and the rules say, without a memory of earlier blocks."""
+    """The verdict of llhttp and the head rules, without a memory of earlier blocks."""
     return PlainHeaders().read(block)
 
 
