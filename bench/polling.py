@@ -7,7 +7,7 @@ per request, auto to never. Medians over interleaved rounds; at a fixed rate the
 import argparse
 import statistics
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from bench.machine import describe
 from bench.server import serving
@@ -31,7 +31,7 @@ class Place:
     cpu: int | None = 0
     client_cpu: int | None = CLIENT_CPU
     connections: tuple[int, ...] = ()
-    rates: tuple[int, ...] = field(default=())
+    rates: tuple[int, ...] = ()
 
 
 PLACES = [

@@ -109,11 +109,11 @@ class FastConnection(HttpConnection):
             if end < 4 or end - start > self._head_bytes:
                 break
             block = data[line.end(1) : end]
-            plain = self._plain_headers.read(block)
+            plain = self._plain_headers.classify(block)
             if not plain:
                 break
             query = _parse(line[1])
-            if plain is Plain.NOTHING:
+            if plain is Plain.LAST:
                 self._add_last(query)
                 return b""
             self._usual_end = block

@@ -4,7 +4,6 @@ import asyncio
 import os
 from typing import Any
 
-import uvicorn
 from uvicorn.server import ServerState
 
 from cartpole.api.observation import parse_usual
@@ -13,7 +12,8 @@ from cartpole.http.last_request import LastRequest
 from cartpole.http.shared import Shared
 from cartpole.http.time_limits import CLOSE_SECONDS
 
-FIRST_BYTES = 4096  # that are read together with accepting a connection
+# Read together with accepting a connection. A request has a few hundred; more is read later.
+FIRST_BYTES = 4096
 
 
 class NewConnection(asyncio.Protocol):
@@ -22,20 +22,13 @@ class NewConnection(asyncio.Protocol):
     A FastConnection takes its place if the client sends anything else.
     """
 
-    def __init__(
-        self,
-        shared: Shared,
-        config: uvicorn.Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
+    def __init__(self, shared: Shared, *, server_state: ServerState, **arguments: Any) -> None:
+        """arguments: those of FastConnection."""
         self.server_state = server_state
-        self._shared = shared
-        self._arguments = config, server_state, app_state, _loop
+        self._shared, self._arguments = shared, arguments
         self._unread = b""
         self._has_request = self._is_counted = False
-        self._seconds = 0  # that it has been silent, or that it has had its answer
+        self._idle_seconds = 0  # before its request, or after the answer
         self._successor: FastConnection | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -86,7 +79,7 @@ class NewConnection(asyncio.Protocol):
         observation = parse_usual(data, len(TARGET), query_end)
         if observation is None:
             return False
-        self._has_request, self._unread, self._seconds = True, b"", 0
+        self._has_request, self._unread, self._idle_seconds = True, b"", 0
         shared.batcher.add(LastRequest(self), observation)
         if shared.connections.is_one():  # nobody else can ask in this turn
             turns.answer_now()
@@ -111,12 +104,12 @@ class NewConnection(asyncio.Protocol):
 
     def check_time(self) -> None:
         """Called once a second."""
-        self._seconds += 1
+        self._idle_seconds += 1
         connections, limits = self._shared.connections, self._shared.limits
         if self._has_request:
-            if self._seconds > CLOSE_SECONDS:
+            if self._idle_seconds > CLOSE_SECONDS:
                 self.abort()
-        elif self._seconds > limits.keep_alive_seconds or connections.idle_grace_is_over():
+        elif self._idle_seconds > limits.keep_alive_seconds or connections.idle_grace_is_over():
             self.transport.close()
 
     def shutdown(self) -> None:
@@ -128,7 +121,9 @@ class NewConnection(asyncio.Protocol):
 
     def _become_fast(self) -> FastConnection:
         """Put a FastConnection in this one's place, and let it read."""
-        connection = self._successor = FastConnection(self._shared, *self._arguments)
+        connection = self._successor = FastConnection(
+            self._shared, server_state=self.server_state, **self._arguments
+        )
         if self._is_counted:  # else the new one will be
             self.server_state.connections.discard(self)
             self._shared.connections.replace(self, connection)

@@ -24,10 +24,10 @@ _MAX_LINES = 64  # of a block that is remembered
 
 
 class Plain(Enum):
-    """How its connection goes on after a request with a plain block."""
+    """The two kinds of plain blocks."""
 
-    MORE = "perhaps more requests"
-    NOTHING = "nothing: its answer is the last"
+    KEPT = "the connection stays open"
+    LAST = "the answer is the last on the connection"
 
 
 class PlainHeaders:
@@ -50,7 +50,7 @@ class PlainHeaders:
         """Where the query ends in these bytes, if they are one request with a plain block.
 
         Returns:
-            -1 if that is not plain to see, or if the request is the last; `read` may find more.
+            -1 if that is not plain to see, or if the request is the last; `classify` may find more.
         """
         end = data.find(b" HTTP/1.", start)
         return end if end > 0 and _is_known(data[end:].split(b"\r\n"), self._kept) else -1
@@ -65,16 +65,16 @@ class PlainHeaders:
         self._latest_last = data[end:]
         return end
 
-    def read(self, block: bytes) -> Plain | None:
-        """How the connection goes on after this block, or None if the block isn't plain."""
+    def classify(self, block: bytes) -> Plain | None:
+        """The kind of a block, or None if it isn't plain."""
         lines = block.split(b"\r\n")
         if _is_known(lines, self._kept):
-            return Plain.MORE
+            return Plain.KEPT
         if _is_known(lines, self._last):
-            return Plain.NOTHING
+            return Plain.LAST
         plain = _parse(block)
         if plain and len(lines) <= _MAX_LINES:
-            templates = self._kept if plain is Plain.MORE else self._last
+            templates = self._kept if plain is Plain.KEPT else self._last
             templates[len(lines)] = _Template(lines)
         return plain
 
@@ -109,7 +109,7 @@ def _parse(block: bytes) -> Plain | None:
     if not headers.is_complete or head_error(version, b"GET", b"/", headers.lines):
         return None
     # uvicorn closes every connection of HTTP/1.0.
-    return Plain.MORE if headers.keep_alive and version == "1.1" else Plain.NOTHING
+    return Plain.KEPT if headers.keep_alive and version == "1.1" else Plain.LAST
 
 
 class _Headers:

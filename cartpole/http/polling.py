@@ -12,11 +12,11 @@ from time import perf_counter_ns as clock
 START_BELOW = 150_000  # average gap, while the loop sleeps between turns
 STOP_ABOVE = 80_000  # average gap, while it polls
 LONGEST = 200_000  # that it polls without a request
-LONGEST_COUNTED = 300_000  # a longer gap counts as this, so that one alone does not end polling
+LONGEST_COUNTED = 300_000  # a longer gap counts as this: one alone must not end the polling
 WEIGHT = 1 / 8  # of the latest gap in the average
 
-# If the kernel has interrupted the loop that often within so many turns, other programs need its
-# core. Among them may be the clients that it waits for.
+# If the kernel has interrupted the loop more often than this within so many turns, other programs
+# need its core. Among them may be the clients that it waits for (bench/polling.py).
 INTERRUPTIONS, WATCHED_TURNS = 8, 256
 
 # Polling that has not paid is tried again after a pause, which doubles each time up to the longest.
@@ -72,7 +72,7 @@ class Polling:
         self._average += (min(gap, LONGEST_COUNTED) - self._average) * WEIGHT
         if self._polls:
             self._turns += 1
-            if self._turns == WATCHED_TURNS and self._lacks_core():
+            if self._turns == WATCHED_TURNS and self._new_interruptions() > INTERRUPTIONS:
                 self._stop_polling(has_paid=False)
             elif self._average > STOP_ABOVE:
                 self._stop_polling(has_paid=clock() - self._polls_since > self._pause)
@@ -80,12 +80,13 @@ class Polling:
             now = clock()
             if now > self._paused_until:
                 self._polls, self._polls_since, self._average = True, now, STOP_ABOVE / 2
-                self._lacks_core()  # counts from now on
+                self._new_interruptions()  # those so far do not count
 
-    def _lacks_core(self) -> bool:
+    def _new_interruptions(self) -> int:
+        """How often the kernel has interrupted this thread since the last call."""
         before, self._interruptions = self._interruptions, getrusage(RUSAGE_THREAD).ru_nivcsw
         self._turns = 0
-        return self._interruptions - before > INTERRUPTIONS
+        return self._interruptions - before
 
     def _stop_polling(self, has_paid: bool) -> None:
         self._pause = SHORTEST_PAUSE if has_paid else min(2 * self._pause, LONGEST_PAUSE)

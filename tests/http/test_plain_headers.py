@@ -39,7 +39,7 @@ blocks = st.lists(st.one_of(lines, st.sampled_from(TRACED.split(b"\r\n")[:-2])),
 
 def parse(block: bytes) -> Plain | None:
     """The verdict of llhttp and the head rules, without a memory of earlier blocks."""
-    return PlainHeaders().read(block)
+    return PlainHeaders().classify(block)
 
 
 def changed(block: bytes) -> bytes:
@@ -68,9 +68,9 @@ def test_whatever_came_before_the_answer_is_llhttps(found: list[bytes]) -> None:
     for block in (TRACED, *found):
         is_kept = headers.query_end(b"?" + block, 0) > 0
         is_last = headers.last_query_end(b"?" + block, 0) > 0
-        assert not is_kept or parse(block) is Plain.MORE
-        assert not is_last or parse(block) is Plain.NOTHING
-        assert headers.read(block) is parse(block)
+        assert not is_kept or parse(block) is Plain.KEPT
+        assert not is_last or parse(block) is Plain.LAST
+        assert headers.classify(block) is parse(block)
 
 
 @settings(max_examples=500, deadline=None)
@@ -80,12 +80,12 @@ def test_whatever_came_before_the_answer_is_llhttps(found: list[bytes]) -> None:
 @example([TRACED, TRACED.replace(b"*/*", b"*"), TRACED.replace(b"*/*", b"*\r\nTE:x\r\n folded")])
 @example([TRACED, TRACED.replace(b"*/*", b"*"), TRACED.replace(b"*/*", b"*\rX: y")])
 def test_what_fits_a_gap_is_plain(found: list[bytes]) -> None:
-    kept = [block for block in found if parse(block) is Plain.MORE]
+    kept = [block for block in found if parse(block) is Plain.KEPT]
     for former, block in pairwise(kept):
         gap = gap_between(former, block) if former != block else NO_GAP
         for any_block in found:
             if gap.query_end(b"?" + any_block, 0) > 0:
-                assert parse(any_block) is Plain.MORE
+                assert parse(any_block) is Plain.KEPT
 
 
 def test_a_gap_begins_before_a_name_that_changes() -> None:
@@ -118,10 +118,10 @@ def test_what_differs_in_more_than_neutral_lines_has_no_gap() -> None:
 def test_values_that_change_are_not_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     headers = PlainHeaders()
     last = changed(TRACED).replace(b"Accept: */*", b"Connection: close")
-    assert headers.read(TRACED) is Plain.MORE
-    assert headers.read(last) is Plain.NOTHING
+    assert headers.classify(TRACED) is Plain.KEPT
+    assert headers.classify(last) is Plain.LAST
     monkeypatch.setattr(plain_headers, "_parse", None)  # calling it would raise
-    assert headers.read(changed(TRACED)) is Plain.MORE
+    assert headers.classify(changed(TRACED)) is Plain.KEPT
     assert headers.query_end(b"q" + changed(TRACED), 0) == 1
     assert headers.last_query_end(b"q" + changed(last), 0) == 1
     for block in (last, changed(last)):
@@ -142,7 +142,7 @@ def test_what_is_remembered_is_bounded(inference: Inference) -> None:
     headers = PlainHeaders()
     for number in range(1, 2000):
         for end in (b"Host: a\r\n\r\n", b"Connection: close\r\nHost: a\r\n\r\n"):
-            assert headers.read(VERSION + b"X: y\r\n" * number + end)
+            assert headers.classify(VERSION + b"X: y\r\n" * number + end)
     assert len(headers._kept) + len(headers._last) <= 128
 
 

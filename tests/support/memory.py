@@ -98,7 +98,9 @@ class Connection:
         self.shared = share(limits, inference, fast)
         self.shared.start(loop)
         make = NewConnection if new else FastConnection if fast else HttpConnection
-        self._make: Callable[[], Any] = partial(make, self.shared, config, self.state, {}, loop)
+        self._make: Callable[[], Any] = partial(
+            make, self.shared, config=config, server_state=self.state, app_state={}, _loop=loop
+        )
         self._open()
 
     @property
