@@ -42,7 +42,7 @@ bench-micro: $(DEV)
 	$(BIN)/python -m bench.record micro
 
 bench-compare: $(DEV)
-	$(BIN)/python -m bench.compare
+	$(BIN)/python -m bench.traffic --kind 'Kept connections'
 
 bench-traffic: $(DEV)
 	$(BIN)/python -m bench.traffic

@@ -89,6 +89,31 @@ def flags_of(checkout: Path) -> set[str]:
     return set(re.findall(r"--[a-z][a-z-]*", shown))
 
 
+def with_checkout(
+    contenders: list[Contender], checkout: Path
+) -> tuple[list[Contender], dict[str, str], list[str]]:
+    """Put each of our servers beside the same one of another checkout.
+
+    Returns:
+        all contenders; the pairs, ours to the other's name; and the names of our servers that the
+        other checkout can't start, because it does not know one of their flags.
+    """
+    known = flags_of(checkout)
+    both: list[Contender] = []
+    pairs: dict[str, str] = {}
+    unpaired: list[str] = []
+    for contender in contenders:
+        both.append(contender)
+        if contender.command[: len(SERVE)] != SERVE:
+            continue
+        if {part for part in contender.command if part.startswith("--")} <= known:
+            both.append(from_checkout(contender, checkout))
+            pairs[contender.name] = both[-1].name
+        else:
+            unpaired.append(contender.name)
+    return both, pairs, unpaired
+
+
 def environment(contender: Contender) -> str:
     """The interpreter of a contender's environment, which is made on first use."""
     if not contender.packages:

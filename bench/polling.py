@@ -5,12 +5,12 @@ per request, auto to never. Medians over interleaved rounds; at a fixed rate the
 """
 
 import argparse
-import statistics
 import time
 from dataclasses import dataclass
 
 from bench.machine import describe
 from bench.server import serving
+from bench.tables import median
 from bench.traffic import at_rate
 from bench.wrk import CLIENT_CPU, Figures, measure
 
@@ -67,11 +67,7 @@ def table(results: Results) -> str:
     for (place, pattern), by_poll in results.items():
         ratios = []
         for name in ("requests_per_second", "p50", "cpu"):
-            auto, never = (
-                statistics.median(getattr(figures, name) for figures in by_poll[poll])
-                for poll in ("auto", "never")
-            )
-            ratios.append(f"{auto / never:.2f}")
+            ratios.append(f"{median(by_poll['auto'], name) / median(by_poll['never'], name):.2f}")
         rows.append(f"| {place} | {pattern} | {' | '.join(ratios)} |")
     return "\n".join(rows)
 
@@ -80,11 +76,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=2, help="of each measurement")
+    parser.add_argument("--place", action="append", choices=[place.name for place in PLACES])
     parser.add_argument("flags", nargs="*", help="of the service, after --")
     arguments = parser.parse_args()
+    places = [one for one in PLACES if not arguments.place or one.name in arguments.place]
     results: Results = {}
     for number in range(arguments.rounds):
-        for place in PLACES:
+        for place in places:
             for poll in ("auto", "never"):
                 run(place, poll, arguments.flags, arguments.seconds, results)
         print(f"{number + 1}/{arguments.rounds}", flush=True)

@@ -1,24 +1,38 @@
-"""`make bench-traffic`: what real clients send: few connections, low rates, new connections.
+"""`make bench-traffic`: this service and others under the traffic that real clients send.
 
 The server has core 0 to itself, the load core 1. wrk loads as fast as it is answered, h2load at a
-fixed rate. Figures are medians over interleaved rounds.
+fixed rate. Figures are medians over interleaved rounds. `make bench-compare` is its table of kept
+connections alone.
 """
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from math import isnan, nan
+from math import nan
 from pathlib import Path
 
-from bench.contenders import CONTENDERS, PEERS, QUERY, Contender, check, running
+from bench.contenders import (
+    CONTENDERS,
+    PEERS,
+    QUERY,
+    Contender,
+    check,
+    environment,
+    running,
+    with_checkout,
+)
 from bench.machine import cpu_seconds, describe
+from bench.pictures import bars, curves
 from bench.record import RESULTS
+from bench.tables import Results, ratios, tables
 from bench.wrk import CLIENT_CPU, Figures, measure
 
 WARM_UP_SECONDS = 1
@@ -50,16 +64,22 @@ class Pattern:
     options: tuple[str, ...] = ()
     shows: tuple[str, ...] = ("p50", "cpu", "requests_per_second")
 
+    @property
+    def is_get_only(self) -> bool:
+        """Whether a server that takes POST alone can't be measured with it."""
+        return bool(self.rate or self.requests or self.options)
 
+
+KEPT, FIXED_RATE = "Kept connections", "One connection at a fixed rate"
 TRACED = ("-s", str(PEERS / "traceparent.lua"), *BROWSER)
-PATTERNS = {
+KINDS = {
     "Right after the start": [
         Pattern(
             "the first request of each of 64 connections", 64, requests=64, shows=("p50", "p99")
         )
     ],
-    "Kept connections": [Pattern(f"{number}", number) for number in (1, 2, 8, 64)],
-    "One connection at a fixed rate": [
+    KEPT: [Pattern(f"{number}", number) for number in (1, 2, 8, 64)],
+    FIXED_RATE: [
         Pattern(f"{rate} a second", 1, rate, shows=("p50", "p99", "cpu"))
         for rate in (20, 200, 1000, 5000)
     ],
@@ -72,9 +92,6 @@ PATTERNS = {
         for number in (1, 64)
     ],
 }
-UNITS = {"p50": "p50 µs", "p99": "p99 µs", "cpu": "CPU µs", "requests_per_second": "requests/s"}
-
-Results = dict[str, dict[str, list[Figures]]]  # by pattern, then by server
 
 
 def at_rate(url: str, pid: int, rate: int, seconds: int, connections: int = 1) -> Figures:
@@ -115,7 +132,7 @@ def h2load(url: str, *options: str) -> list[float]:
     return [float(row[2]) for row in rows]
 
 
-def run(pattern: Pattern, url: str, pid: int, seconds: int) -> Figures:
+def run(pattern: Pattern, contender: Contender, url: str, pid: int, seconds: int) -> Figures:
     if pattern.requests:
         figures = first(url, pattern.requests)
         measure(url, pid, 8, WARM_UP_SECONDS)  # for the other patterns
@@ -123,83 +140,70 @@ def run(pattern: Pattern, url: str, pid: int, seconds: int) -> Figures:
     if pattern.rate:
         # Enough requests for a 99th percentile at low rates.
         return at_rate(url, pid, pattern.rate, max(seconds, 200 // pattern.rate))
-    return measure(url, pid, pattern.connections, seconds, pattern.options)
+    options = ("-s", str(PEERS / "post.lua")) if contender.post else pattern.options
+    return measure(url, pid, pattern.connections, seconds, options)
 
 
-def rounds(contenders: list[Contender], number: int, seconds: int) -> Results:
-    results: Results = {}
+def rounds(
+    contenders: Sequence[Contender],
+    kinds: Mapping[str, Sequence[Pattern]],
+    number: int,
+    seconds: int,
+) -> Results:
+    """Measure each contender with each pattern, once in each round."""
+    results: Results = {kind: {pattern.name: {} for pattern in kinds[kind]} for kind in kinds}
+    for contender in contenders:
+        environment(contender)
     for turn in range(number):
         for contender in contenders:
             with running(contender) as (url, pid):
                 check(contender, url)
-                for title, patterns in PATTERNS.items():
-                    for pattern in patterns:
-                        figures = run(pattern, url, pid, seconds)
-                        by_server = results.setdefault(f"{title}: {pattern.name}", {})
-                        by_server.setdefault(contender.name, []).append(figures)
+                measured = [
+                    (results[kind][pattern.name], pattern)
+                    for kind, patterns in kinds.items()
+                    for pattern in patterns
+                    if not (contender.post and pattern.is_get_only)
+                ]
+                if not measured[0][1].requests:
+                    options = ("-s", str(PEERS / "post.lua")) if contender.post else ()
+                    measure(url, pid, 8, WARM_UP_SECONDS, options)
+                for by_server, pattern in measured:
+                    figures = run(pattern, contender, url, pid, seconds)
+                    by_server.setdefault(contender.name, []).append(figures)
             print(f"{turn + 1}/{number} {contender.name}", flush=True)
     return results
 
 
-def median(figures: list[Figures], field: str) -> float:
-    values: list[float] = [getattr(each, field) for each in figures]
-    return statistics.median(values)
+def keep(results: Results, text: str) -> Path:
+    """Write tables, raw figures and pictures. Returns their path without suffix."""
+    RESULTS.mkdir(exist_ok=True)
+    stem = RESULTS / f"traffic-{datetime.now():%Y%m%d-%H%M%S}"
+    stem.with_suffix(".md").write_text(text)
+    raw = {
+        kind: {
+            pattern: {server: [asdict(each) for each in figures] for server, figures in by.items()}
+            for pattern, by in patterns.items()
+        }
+        for kind, patterns in results.items()
+    }
+    stem.with_suffix(".json").write_text(json.dumps({"machine": describe(), "results": raw}))
+    if KEPT in results:
+        bars(results[KEPT], stem.with_suffix(".kept.svg"))
+    if FIXED_RATE in results:
+        curves(
+            {kind: results[kind] for kind in results if kind in (KEPT, FIXED_RATE)},
+            stem.with_suffix(".svg"),
+        )
+    return stem
 
 
-def shown(value: float) -> str:
-    if isnan(value):
-        return "too slow"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
-
-
-def tables(results: Results) -> str:
-    """Markdown: a table for each title of PATTERNS, a row for each server."""
-    text = []
-    for title, patterns in PATTERNS.items():
-        shows = patterns[0].shows
-        heads = [pattern.name for pattern in patterns]
-        text.append(f"**{title}** ({' / '.join(UNITS[field] for field in shows)})\n")
-        text.append(f"| | {' | '.join(heads)} |\n|---|{'---|' * len(heads)}")
-        for server in results[f"{title}: {heads[0]}"]:
-            cells = []
-            for head in heads:
-                figures = results[f"{title}: {head}"][server]
-                values = (median(figures, field) for field in shows)
-                cells.append(" / ".join(map(shown, values)))
-            text.append(f"| {server} | {' | '.join(cells)} |")
-        text.append("")
-    return "\n".join(text)
-
-
-def picture(results: Results, path: Path) -> None:
-    """Latency of few connections and of low rates, a group of bars for each pattern."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot, ticker
-
-    titles = ["Kept connections", "One connection at a fixed rate"]
-    figure, axes = pyplot.subplots(1, 2, figsize=(13, 4.2))
-    for axis, title in zip(axes, titles, strict=True):
-        names = [pattern.name for pattern in PATTERNS[title]]
-        servers = list(results[f"{title}: {names[0]}"])
-        for number, server in enumerate(servers):
-            heights = [median(results[f"{title}: {name}"][server], "p50") for name in names]
-            width = 0.8 / len(servers)
-            places = [place + number * width for place in range(len(names))]
-            ours = server.startswith("cartpole")
-            shade = 0.35 + 0.6 * (number % 4) / 4
-            color = (0.12, 0.43, 0.92, shade) if ours else (0.45, 0.5, 0.56, shade)
-            axis.bar(places, heights, width, label=server, color=color)
-        axis.set_xticks([place + 0.4 for place in range(len(names))], names)
-        axis.set_title(f"{title}: p50, µs", fontsize=10)
-        axis.set_yscale("log")
-        axis.yaxis.set_major_formatter(ticker.ScalarFormatter())
-        axis.yaxis.set_minor_formatter(ticker.NullFormatter())
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0].legend(fontsize=8, frameon=False)
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
+def chosen(arguments: argparse.Namespace) -> list[Contender]:
+    """The contenders that the command line names."""
+    contenders = [c for c in CONTENDERS if not arguments.only or c.name in arguments.only]
+    for extra in arguments.extra:
+        name, _, url = extra.partition("=")
+        contenders.append(Contender(name, url=url.rstrip("/")))
+    return contenders
 
 
 def main() -> int:
@@ -207,34 +211,28 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=3, help="of each measurement")
     parser.add_argument("--only", action="append", metavar="NAME", help="may be repeated")
+    parser.add_argument("--kind", action="append", choices=list(KINDS), help="may be repeated")
     parser.add_argument("--extra", action="append", default=[], metavar="NAME=URL")
+    parser.add_argument("--against", type=Path, metavar="DIR", help="another checkout of cartpole")
     arguments = parser.parse_args()
-    if missing := [
-        name for name in ("wrk", "h2load", "taskset", "nginx") if not shutil.which(name)
-    ]:
-        print(f"traffic: this machine lacks {', '.join(missing)}", file=sys.stderr)
+    missing = [name for name in ("wrk", "h2load", "taskset", "nginx") if not shutil.which(name)]
+    if missing or len(os.sched_getaffinity(0)) < 2:
+        lacks = ", ".join(missing) or "a second core, for the load"
+        print(f"traffic: this machine lacks {lacks}", file=sys.stderr)
         return 1
-    contenders = [
-        contender
-        for contender in CONTENDERS
-        if not contender.post and (not arguments.only or contender.name in arguments.only)
-    ]
-    for extra in arguments.extra:
-        name, _, url = extra.partition("=")
-        contenders.append(Contender(name, url=url.rstrip("/")))
-    results = rounds(contenders, arguments.rounds, arguments.seconds)
-    how = f"Medians of {arguments.rounds} rounds of {arguments.seconds} s. {describe()}"
-    text = f"{tables(results)}\n{how}\n"
-    RESULTS.mkdir(exist_ok=True)
-    stem = RESULTS / f"traffic-{datetime.now():%Y%m%d-%H%M%S}"
-    stem.with_suffix(".md").write_text(text)
-    raw = {
-        pattern: {server: [asdict(each) for each in figures] for server, figures in by.items()}
-        for pattern, by in results.items()
-    }
-    stem.with_suffix(".json").write_text(json.dumps({"machine": describe(), "results": raw}))
-    picture(results, stem.with_suffix(".svg"))
-    print(f"\n{text}\nkept: {stem}.md, .json and .svg")
+    kinds = {kind: KINDS[kind] for kind in arguments.kind or KINDS}
+    contenders, pairs, unpaired = chosen(arguments), dict[str, str](), list[str]()
+    if arguments.against:
+        contenders, pairs, unpaired = with_checkout(contenders, arguments.against.resolve())
+    results = rounds(contenders, kinds, arguments.rounds, arguments.seconds)
+    shows = {kind: patterns[0].shows for kind, patterns in kinds.items()}
+    text = tables(results, shows)
+    if pairs:
+        text += ratios(results, shows, pairs)
+    if unpaired:
+        text += f"The other checkout lacks flags of {', '.join(unpaired)}.\n\n"
+    text += f"Medians of {arguments.rounds} rounds of {arguments.seconds} s. {describe()}\n"
+    print(f"\n{text}\nkept: {keep(results, text)}.md, .json and .svg")
     return 0
 
 

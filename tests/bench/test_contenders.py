@@ -1,4 +1,4 @@
-"""The comparison: its contenders, wrk, tables and picture; the stages; the machine."""
+"""Contenders and wrk; the stages; the machine."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import compare, contenders, machine, stages, wrk
+from bench import contenders, machine, stages, wrk
 from bench.server import serving
 from tests.support.corpus import USUAL
 from tests.support.paths import ROOT
@@ -33,36 +33,19 @@ def test_reads_what_wrk_prints() -> None:
     assert wrk.read_wrk(WRK, 2.44) == wrk.Figures(61000.5, 814.0, 2.5e6, 20.0)
 
 
-def test_table_and_picture(tmp_path: Path) -> None:
-    rounds = [wrk.Figures(1000.0 * n, 100.0 * n, 200.0 * n, 5.0 * n) for n in (1, 2, 9)]
-    double = [wrk.Figures(*(2 * value for value in vars(one).values())) for one in rounds]
-    results = {"cartpole": {1: double, 64: double}, contenders.FLOOR: {1: rounds, 64: rounds}}
-    shown = compare.table(results)
-    assert "| cartpole | 4,000 (2.00) | 20.0 (2.00) | 800 (2.00) | 400 (2.00) |" in shown
-    assert "| fixed answer | 2,000 | 10.0 | 400 | 200 | 400 | 10.0 |" in shown
-    compare.picture(results, tmp_path / "x.svg")
-    assert "cartpole" not in (tmp_path / "x.svg").read_text()[:100]
-    assert (tmp_path / "x.svg").stat().st_size > 5000
-
-
 def test_another_checkout_is_measured_beside_ours() -> None:
-    both, pairs, unpaired = compare.with_checkout(contenders.CONTENDERS, ROOT)
+    both, pairs, unpaired = contenders.with_checkout(contenders.CONTENDERS, ROOT)
     assert unpaired == []
     ours = [one for one in contenders.CONTENDERS if one.name.startswith("cartpole")]
     assert len(both) == len(contenders.CONTENDERS) + len(ours)
     assert pairs == {one.name: f"{one.name}, {ROOT.name}" for one in ours}
     other = both[1]
     assert other.command == ("env", "-C", str(ROOT), *contenders.SERVE)
-    half, whole = wrk.Figures(1.0, 2.0, 3.0, 4.0), wrk.Figures(2.0, 4.0, 6.0, 8.0)
-    results = {"now": {1: [half], 64: [half]}, "then": {1: [whole], 64: [whole]}}
-    shown = compare.ratios(results, {"now": "then"}, "base")
-    assert shown.startswith("| CPU and rates, this checkout / base | 64 connections: ")
-    assert "| now | 0.500 | 0.500 | 0.500 | 0.500 |" in shown
 
 
 def test_modes_that_another_checkout_lacks_are_not_paired(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare, "flags_of", lambda checkout: {"--port", "--engine"})
-    both, pairs, unpaired = compare.with_checkout(contenders.CONTENDERS, ROOT)
+    monkeypatch.setattr(contenders, "flags_of", lambda checkout: {"--port", "--engine"})
+    both, pairs, unpaired = contenders.with_checkout(contenders.CONTENDERS, ROOT)
     assert list(pairs) == ["cartpole", "cartpole --engine native"]
     assert "cartpole --http asgi" in unpaired
     assert len(both) == len(contenders.CONTENDERS) + len(pairs)
@@ -131,20 +114,6 @@ def test_a_wrong_answer_is_no_contender(monkeypatch: pytest.MonkeyPatch) -> None
         pytest.raises(RuntimeError, match="fixed answer answers"),
     ):
         contenders.check(contender, url)
-
-
-def test_says_what_the_machine_lacks() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.compare"],
-        cwd=ROOT,
-        env={"PATH": "/nowhere"},
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode, done.stderr) == (
-        1,
-        "compare: this machine lacks wrk, taskset, nginx\n",
-    )
 
 
 def test_the_staged_server_shows_why_it_does_not_start(tmp_path: Path) -> None:
