@@ -7,6 +7,10 @@ from typing import Any
 from bench.tables import ByServer, median
 
 OURS, OTHERS = "#1f6feb", "#9aa4b2"
+SHADES = {  # of lines that must be told apart: blue for ours, grey to brown for others
+    True: ("#0b3d91", "#1f6feb", "#6aa5f8", "#00897b", "#4db6ac"),
+    False: ("#37414d", "#7b8794", "#b08968", "#c7b198", "#9c6644"),
+}
 
 
 def bars(kept: Mapping[str, ByServer], path: Path) -> None:
@@ -38,26 +42,28 @@ def curves(kinds: Mapping[str, Mapping[str, ByServer]], path: Path) -> None:
     figure, axes = _subplots(len(kinds), 4.2)
     for axis, (kind, patterns) in zip(axes, kinds.items(), strict=True):
         servers = list(next(iter(patterns.values())))
-        for number, server in enumerate(servers):
+        drawn = {True: 0, False: 0}
+        for server in servers:
+            ours = server.startswith("cartpole")
+            color = SHADES[ours][drawn[ours] % len(SHADES[ours])]
+            drawn[ours] += 1
             heights = [
                 median(by_server[server], "p50")
                 for by_server in patterns.values()
                 if server in by_server
             ]
-            ours = server.startswith("cartpole")
             axis.plot(
                 list(patterns)[: len(heights)],
                 heights,
                 "o-" if ours else "s--",
                 label=server,
-                color=OURS if ours else OTHERS,
-                alpha=0.4 + 0.6 * (number % 4) / 3,
+                color=color,
             )
         axis.set_title(f"{kind}: p50, µs", fontsize=10)
         axis.set_yscale("log")
         axis.yaxis.set_major_formatter(ticker.ScalarFormatter())
         axis.yaxis.set_minor_formatter(ticker.NullFormatter())
-    axes[0].legend(fontsize=8, frameon=False)
+    axes[-1].legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     _save(figure, path)
 
 

@@ -1,4 +1,4 @@
-"""`make bench-scale`: start, memory, many connections, a constant rate, workers, collection."""
+"""`make bench-scale`: start, memory, many connections, workers, collection."""
 
 import re
 import socket
@@ -19,7 +19,6 @@ from bench.wrk import CLIENT_CPU, measure
 ROUNDS, SECONDS = 5, 2
 IDLE = 2000
 STARTS = 7
-RATE, RATE_SECONDS = 200, 10
 PERCENTILES = Path(__file__).parent / "peers/percentiles.lua"
 COUNTING_ROUNDS = 9
 NOT_COUNTED = (
@@ -60,26 +59,6 @@ def idle_connections() -> str:
         for client in clients:
             client.close()
     return f"resident memory per idle connection, after one request on it: {grown:.1f} KiB"
-
-
-def constant_rate() -> str:
-    """Latency from the time at which each request is due, even if the one before it is late."""
-    latencies = []
-    with (
-        serving(cpu=SERVER_CPU) as server,
-        socket.create_connection(("127.0.0.1", server.port)) as client,
-    ):
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        requests(client, 100)
-        started = time.perf_counter()
-        for number in range(RATE * RATE_SECONDS):
-            due = started + number / RATE
-            time.sleep(max(0.0, due - time.perf_counter()))
-            requests(client, 1)
-            latencies.append(time.perf_counter() - due)
-    cuts = statistics.quantiles(latencies, n=100)
-    p50, p99 = cuts[49] * 1e6, cuts[98] * 1e6
-    return f"{RATE} requests/s for {RATE_SECONDS} s: p50 {p50:.0f} µs, p99 {p99:.0f} µs"
 
 
 def ready() -> str:
@@ -139,22 +118,35 @@ def counting() -> str:
 
 
 def workers() -> str:
-    cpu: dict[tuple[int, int], list[float]] = {(1, 64): [], (2, 64): [], (2, 128): []}
+    """Processor time and memory of two workers on one core, and on two that wrk shares with them.
+
+    On two cores the load takes one of them, so that capacity can't be measured. What two cores
+    carry follows from the processor time per request, which holds what the workers cost each other.
+    """
+    cases: dict[str, tuple[int, int, int | None]] = {  # workers, connections, core of all
+        "1 worker": (1, 64, SERVER_CPU),
+        "2 workers on its core, the same 64 connections": (2, 64, SERVER_CPU),
+        "2 workers on its core, 64 connections each": (2, 128, SERVER_CPU),
+        "1 worker on either core": (1, 64, None),
+        "2 workers on two cores, 64 connections each": (2, 128, None),
+    }
+    cpu: dict[str, list[float]] = {name: [] for name in cases}
     memory: dict[int, float] = {}
     for _ in range(ROUNDS):
-        for (number, connections), values in cpu.items():
-            with serving("--workers", str(number), cpu=SERVER_CPU) as server:
+        for name, (number, connections, core) in cases.items():
+            with serving("--workers", str(number), cpu=core) as server:
                 url, pid = f"http://127.0.0.1:{server.port}", server.process.pid
                 while f"cartpole_workers {number}.0".encode() not in server.get("/metrics")[1]:
                     time.sleep(0.1)
-                values.append(measure(url, pid, connections, SECONDS).cpu)
+                client = CLIENT_CPU if core is not None else None
+                cpu[name].append(measure(url, pid, connections, SECONDS, cpu=client).cpu)
                 memory[number] = sum(map(proportional, [pid, *descendants(pid)])) / 2**20
-    one, two, full = (statistics.median(values) for values in cpu.values())
+    medians = {name: statistics.median(values) for name, values in cpu.items()}
+    shown = "; ".join(f"{name} {value:.1f} µs" for name, value in medians.items())
+    alone, both = list(medians.values())[-2:]
     return (
-        f"CPU per request: {one:.1f} µs with 1 worker; {two:.1f} µs with 2 workers and the same 64 "
-        f"connections ({two / one:.2f} times), {full:.1f} µs with 64 connections each "
-        f"({full / one:.2f} times); memory (PSS): {memory[1]:.0f} MiB with 1 worker, "
-        f"{memory[2]:.0f} MiB with 2"
+        f"CPU per request: {shown}; two cores carry {2 * alone / both:.2f} times as much as one; "
+        f"memory (PSS): {memory[1]:.0f} MiB with 1 worker, {memory[2]:.0f} MiB with 2"
     )
 
 
@@ -189,7 +181,6 @@ FIGURES = (
     engines,
     many_connections,
     idle_connections,
-    constant_rate,
     workers,
     counting,
     garbage,
