@@ -43,7 +43,7 @@ def measure(connections: int, flags: Sequence[str]) -> Stages:
         whole = read_wrk(done.stdout, used).cpu
         seen = json.loads(path.read_text())
     stages: Stages = {name: seen[name] for name in STAGES[:-1]}
-    stages[STAGES[-1]] = max(0.0, whole - sum(stages.values()))
+    stages[STAGES[-1]] = whole - sum(stages.values())
     return stages | {WAIT: seen[WAIT]}
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import contenders, machine, stages, wrk
+from bench import contenders, machine, staged, stages, wrk
 from bench.server import serving
 from tests.support.corpus import USUAL
 from tests.support.paths import ROOT
@@ -127,6 +127,15 @@ def test_the_staged_server_shows_why_it_does_not_start(tmp_path: Path) -> None:
     assert "--no-such-flag" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "s.json").exists()
+
+
+def test_a_stage_does_not_count_the_stages_within_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([0, 10, 40, 50, 70, 100])  # outer begins; two inner ones; outer ends
+    monkeypatch.setattr(staged, "clock", lambda: next(times))
+    monkeypatch.setattr(staged, "spent", {})
+    inner = staged.timed("inner", lambda: None)
+    staged.timed("outer", lambda: (inner(), inner()))()
+    assert staged.spent == {"inner": 50, "outer": 50}
 
 
 def test_the_staged_server_writes_its_stages(tmp_path: Path) -> None:
