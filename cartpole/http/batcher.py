@@ -43,12 +43,12 @@ class Batcher:
         self._began_at = 0  # nanoseconds, when the first request of the batch was added
 
     def add(self, requester: Requester, query: Query) -> None:
+        if len(self._requesters) == MAX_ROWS:
+            self.flush()
         if not self._requesters:
             self._began_at = clock()
         self._requesters.append(requester)
         self._queries.append(query)
-        if len(self._requesters) >= MAX_ROWS:
-            self.flush()
 
     def renew_heads(self, default: Headers) -> None:
         """Encode the response heads again, if uvicorn has replaced the default headers (the date).
@@ -58,11 +58,11 @@ class Batcher:
         if self._heads.default is not default:
             self._heads = self._heads.renewed(default)
 
-    def flush(self) -> None:
-        """Answer all requests that were added, in order."""
+    def flush(self) -> bool:
+        """Answer all requests that were added, in order. Returns whether there were any."""
         requesters, queries = self._requesters, self._queries
         if not requesters:
-            return
+            return False
         self._requesters, self._queries = [], []
         state = requesters[0].server_state
         state.total_requests += len(queries)
@@ -73,7 +73,8 @@ class Batcher:
             # Counted before they leave: a client that has its answer finds it in the metrics.
             self._counters.record_answers(answers, clock() - self._began_at)
         except Exception:
-            return self._failures.abort(*requesters)
+            self._failures.abort(*requesters)
+            return True
         answered = zip(requesters, answers, strict=True)
         while True:
             try:
@@ -82,6 +83,6 @@ class Batcher:
                     if not transport.is_closing():
                         status, body = answer
                         transport.write(heads[status, len(body)] + body)
-                return
+                return True
             except Exception:  # ends this connection; the loop goes on with the next
                 self._failures.abort(requester)

@@ -4,8 +4,9 @@ import re
 
 from cartpole.http.plain_headers import NEUTRAL_LINE, is_neutral
 
-# The rest of a neutral line, and any further ones.
-_is_gap = re.compile(rb"[\t -~\x80-\xff]*+(?:\r\n" + NEUTRAL_LINE + rb")*+").fullmatch
+# The rest of a neutral line, and any further ones. No possessive quantifier on a group: Python
+# 3.11 before 3.11.5 counts what a repetition consumed that failed (CPython's issue 106052).
+_is_gap = re.compile(rb"[\t -~\x80-\xff]*+(?:\r\n" + NEUTRAL_LINE + rb")*").fullmatch
 
 
 class Gap:

@@ -40,6 +40,14 @@ def _do_nothing(*_: object) -> None:
     pass
 
 
+def close(transport: asyncio.Transport) -> None:
+    """Close after the last answer, at first only for writing if the client has sent more."""
+    if has_unread_bytes(transport) and transport.can_write_eof():
+        transport.write_eof()
+    else:
+        transport.close()
+
+
 def has_unread_bytes(transport: asyncio.Transport) -> bool:
     """Whether the client has unread answers, or we have unread requests."""
     return bool(transport.get_write_buffer_size() or _queued(transport, FIONREAD))

@@ -142,7 +142,8 @@ class HttpConnection(CheckedRequests):
         """Parse what the client has sent. Its requests are answered in order."""
         if self.rejection:
             return  # the connection ends: what follows is not read
-        self._times.last_activity = self._clock.now
+        if self.in_message or data.strip(b"\r\n"):  # empty lines between requests are no activity
+            self._times.last_activity = self._clock.now
         was_in_body = self.in_message and not self.in_head
         self._sizes.begin_read()
         WholeRequests.data_received(self, data)  # feeds the parser; ours would defer

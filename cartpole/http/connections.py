@@ -40,7 +40,7 @@ class Connections:
         limits: ClientLimits,
         clock: Clock,
         counters: WorkerCounters,
-        flush: Callable[[], None],
+        flush: Callable[[], object],
         failures: ConnectionFailures,
         polling: Polling,
     ) -> None:

@@ -95,8 +95,9 @@ class FastConnection(HttpConnection):
     def read(self, data: bytes) -> None:
         if not self._fast:
             return super().read(data)
-        self._times.last_activity = self._clock.now
         rest = self._read_inferences(data)
+        if len(rest) < len(data):
+            self._times.last_activity = self._clock.now
         if rest:
             self._batcher.flush()  # earlier requests are answered first
             super().read(rest)

@@ -13,7 +13,7 @@ _is_absolute_form = re.compile(
 # RFC 9110, section 7.2: uri-host [ ":" port ]. Without userinfo, and without a comma, which shows
 # that a proxy has joined two Host lines.
 _is_host = re.compile(
-    rb"(?:\[[0-9A-Fa-fVv:.]++\]|(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})++)(?::[0-9]{0,5}+)?"
+    rb"(?:\[[0-9A-Fa-fVv:.]++\]|(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5}+)?"
 ).fullmatch
 
 

@@ -6,6 +6,7 @@ from typing import Protocol
 from uvicorn.server import ServerState
 
 from cartpole.api.responses import CLOSE
+from cartpole.http.closing import close
 
 _HEAD_END = b"\r\n%b: %b\r\n\r\n" % CLOSE
 
@@ -40,4 +41,4 @@ class LastRequest:
     def write(self, answer: bytes) -> None:
         transport = self._connection.transport
         transport.write(answer.replace(b"\r\n\r\n", _HEAD_END, 1))
-        transport.close()
+        close(transport)

@@ -7,6 +7,7 @@ from typing import Any
 from uvicorn.server import ServerState
 
 from cartpole.api.observation import parse_usual
+from cartpole.http.closing import has_unread_bytes
 from cartpole.http.fast import TARGET, FastConnection
 from cartpole.http.last_request import LastRequest
 from cartpole.http.shared import Shared
@@ -106,10 +107,11 @@ class NewConnection(asyncio.Protocol):
         """Called once a second."""
         self._idle_seconds += 1
         connections, limits = self._shared.connections, self._shared.limits
+        is_over = self._idle_seconds > limits.keep_alive_seconds or connections.idle_grace_is_over()
         if self._has_request:
             if self._idle_seconds > CLOSE_SECONDS:
                 self.abort()
-        elif self._idle_seconds > limits.keep_alive_seconds or connections.idle_grace_is_over():
+        elif is_over and not has_unread_bytes(self.transport):  # else a request has just come
             self.transport.close()
 
     def shutdown(self) -> None:

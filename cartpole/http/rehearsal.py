@@ -5,11 +5,13 @@ docs/rehearsal.md explains what that gains at low rates, and what it costs.
 
 import asyncio
 from time import perf_counter_ns as clock
+from time import thread_time
 from typing import Any
 
 import uvicorn
 from uvicorn.server import ServerState
 
+from cartpole.api.forward_failures import ForwardFailures
 from cartpole.api.inference import Inference
 from cartpole.http.connection import HttpConnection
 from cartpole.http.shared import Shared, share
@@ -18,7 +20,7 @@ from cartpole.predictor import Predictor
 # Chosen from the curve of bench/traffic.py (docs/rehearsal.md): caches are cold after some
 # milliseconds.
 PERIOD_SECONDS = 0.002
-MOST_SHARE = 0.04  # of a core: a longer rehearsal has a longer period
+MOST_SHARE = 0.04  # of a core: where a rehearsal costs more, it has a longer period
 REST_SECONDS = 0.1  # between two looks, while there is no reason to rehearse
 ACTIVE_SECONDS = 5  # since the last request; then clients are taken to be gone
 
@@ -27,6 +29,15 @@ REQUEST = (
     b"GET /inference?position=%g&velocity=%g&angle=%g&angular_velocity=%g" % OBSERVATION
     + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"
 )
+
+
+class Unlogged(ForwardFailures):
+    """A rehearsal that fails concerns no client. It is the last with its engine."""
+
+    def record(self, error: Exception) -> None:
+        self.is_ongoing = True
+
+    def recover(self) -> None: ...
 
 
 class Rehearsal:
@@ -48,13 +59,14 @@ class Rehearsal:
 
         Args:
             config: of an application whose endpoint is `rehearsed`.
+            rehearsed: an endpoint of its own, whose failures are Unlogged.
         """
         self._shared, self._predictor, self._rehearsed = shared, predictor, rehearsed
         self._type, self._config = connection_type, config
         self._own = share(shared.limits, rehearsed, fast=True, poll="never")
-        self._engine: Any = None  # that `_fits` is about
-        self._fits = False
-        self._seconds = PERIOD_SECONDS * MOST_SHARE  # that a rehearsal takes, on average
+        self._seconds = PERIOD_SECONDS * MOST_SHARE  # of the processor for a period, on average
+        self._used, self._answered_at = 0.0, 0  # processor time, last answer at the last look
+        self._has_rehearsed = False  # since then
 
     def start(self, loop: asyncio.AbstractEventLoop, state: ServerState) -> None:
         self._loop, self._state = loop, state
@@ -65,6 +77,7 @@ class Rehearsal:
 
     def _look(self) -> None:
         """Rehearse if a request came lately, but none within the last period."""
+        self._learn_cost()
         period = max(PERIOD_SECONDS, self._seconds / MOST_SHARE)
         self._shared.batcher.renew_heads(self._state.default_headers)
         idle = (clock() - self._shared.turns.answered_at) / 1e9
@@ -78,25 +91,27 @@ class Rehearsal:
             self._loop.call_later(period, self._look)
 
     def _rehearse(self, state: ServerState) -> None:
-        started = clock()
-        if started - self._shared.turns.answered_at < PERIOD_SECONDS * 1e9 or not self._is_fit():
+        idle = clock() - self._shared.turns.answered_at
+        if idle < PERIOD_SECONDS * 1e9 or not self._is_fit():
             return
+        self._has_rehearsed = True
         self._connection.data_received(REQUEST)
         self._own.turns.end()
-        self._seconds += ((clock() - started) / 1e9 - self._seconds) / 16
+
+    def _learn_cost(self) -> None:
+        """Count all that the last period took, wake-ups too, if it held nothing but a rehearsal."""
+        used, answered_at = thread_time(), self._shared.turns.answered_at
+        if self._has_rehearsed and answered_at == self._answered_at:
+            self._seconds += (used - self._used - self._seconds) / 16
+        self._used, self._answered_at, self._has_rehearsed = used, answered_at, False
 
     def _is_fit(self) -> bool:
-        """Whether the present engine answers the made-up request."""
-        engine = self._predictor.engine
-        if engine is not self._engine:
-            self._engine = engine
-            self._rehearsed.predictor.use(engine)
-            try:
-                engine.one(*OBSERVATION)
-                self._fits = True
-            except Exception:
-                self._fits = False
-        return self._fits
+        """Whether the present engine has not failed to answer the made-up request."""
+        engine, rehearsed = self._predictor.engine, self._rehearsed
+        if engine is not rehearsed.predictor.engine:
+            rehearsed.predictor.use(engine)
+            rehearsed.failures.is_ongoing = False
+        return not rehearsed.failures.is_ongoing
 
 
 class _NoLoop:

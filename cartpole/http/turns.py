@@ -42,14 +42,15 @@ class Turns:
     Attributes:
         bytes_this_turn: read so far; 0 while no end of a turn is scheduled.
         bytes_per_turn: the bound. Past it, connections defer what they receive.
-        flush: answers what has been read, where requests are collected in a batch.
+        flush: answers what has been read, where requests are collected in a batch. Returns whether
+            there was anything to answer.
         answered_at: when requests were last answered, in nanoseconds of perf_counter_ns.
     """
 
     def __init__(
         self,
         bytes_per_turn: int,
-        flush: Callable[[], None],
+        flush: Callable[[], bool],
         failures: ConnectionFailures,
         polling: Polling,
     ) -> None:
@@ -94,11 +95,12 @@ class Turns:
         deferred = self._deferred
         had_deferred = bool(deferred)
         try:
-            self.flush()
+            has_answered = self.flush()
             if had_deferred:
                 self._resume_deferred()
-                self.flush()
-            self.has_answered()
+                has_answered = self.flush() or has_answered
+            if has_answered:
+                self.has_answered()
         finally:  # without a next turn, no request would ever be answered
             if had_deferred:
                 # Some still wait: the next turn begins full, so that others join the line. None

@@ -17,7 +17,7 @@ from cartpole.http.connection import HttpConnection
 from cartpole.http.fast import FastConnection
 from cartpole.http.limits import ClientLimits
 from cartpole.http.new_connection import NewConnection
-from cartpole.http.rehearsal import Rehearsal
+from cartpole.http.rehearsal import Rehearsal, Unlogged
 from cartpole.http.shared import Shared, share
 from cartpole.http.tls import TLSTransport
 from cartpole.metrics.counters import WorkerCounters
@@ -107,7 +107,7 @@ def _rehearsal(
     shared: Shared, connection_type: type[HttpConnection], predictor: Predictor
 ) -> Rehearsal:
     """Rehearsal through an endpoint, an application and counters of its own."""
-    inference = Inference(Predictor(predictor.engine))
+    inference = Inference(Predictor(predictor.engine), Unlogged())
     config = uvicorn.Config(create_app(inference), lifespan="off", ws="none", log_config=None)
     config.load()
     return Rehearsal(shared, connection_type, config, predictor, inference)

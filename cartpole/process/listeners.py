@@ -38,8 +38,11 @@ class Listeners:
             self._growth = asyncio.get_running_loop().create_task(self._grow())
 
     async def _grow(self) -> None:
-        while len(self._servers) < _wanted(self._most_open):
-            self._servers.append(await self._listen())
+        try:
+            while len(self._servers) < _wanted(self._most_open):
+                self._servers.append(await self._listen())
+        except OSError:  # no descriptor is left; those that are served go first
+            self._most_open = 0
 
     def shrink(self) -> None:
         """Close half of those that were not needed since the last call. Called once a second.

@@ -106,6 +106,39 @@ def test_an_answer_that_is_not_taken_does_not_stay_for_ever(inference: Inference
     run(inference, test)
 
 
+@pytest.mark.parametrize("new", [True, False])
+def test_bytes_after_the_last_request_do_not_cost_its_answer(
+    inference: Inference, new: bool
+) -> None:
+    """Closing a socket with unread bytes would reset it: closing.py."""
+
+    async def test() -> None:
+        connection = Connection(inference, True, new=new)
+        connection.transport.unsent = 1
+        assert ANSWERED_LAST in await connection.send(LAST)
+        assert connection.transport.ended
+        assert not connection.transport.closed
+        await connection.send(USUAL)  # is not read
+        assert statuses(bytes(connection.transport.written)) == [200]
+        for _ in range(CLOSE_SECONDS + 1):
+            connection.shared.connections.tick()
+        assert connection.transport.aborted
+
+    asyncio.run(test())
+
+
+def test_a_request_that_has_just_come_is_read_before_the_silence_is_over(
+    inference: Inference,
+) -> None:
+    async def test(connection: Connection) -> None:
+        connection.transport.unsent = 1
+        for _ in range(LIMITS.keep_alive_seconds + 5):
+            connection.protocol.check_time()
+        assert not connection.transport.closed
+
+    run(inference, test)
+
+
 def test_silence_ends_a_connection_without_a_parser(inference: Inference) -> None:
     async def test(connection: Connection) -> None:
         for _ in range(LIMITS.keep_alive_seconds):

@@ -1,6 +1,7 @@
 """Header blocks that change: the quick answers are never less strict than llhttp's."""
 
 import asyncio
+import re
 from itertools import pairwise
 
 import pytest
@@ -13,7 +14,7 @@ from cartpole.http.changing_headers import NO_GAP, gap_between
 from cartpole.http.plain_headers import Plain, PlainHeaders
 from tests.support.corpus import USUAL, request
 from tests.support.memory import Connection, answers, both
-from tests.support.paths import GOLDEN
+from tests.support.paths import GOLDEN, ROOT
 
 VERSION = b" HTTP/1.1\r\n"
 TRACED = VERSION + (
@@ -86,6 +87,33 @@ def test_what_fits_a_gap_is_plain(found: list[bytes]) -> None:
         for any_block in found:
             if gap.query_end(b"?" + any_block, 0) > 0:
                 assert parse(any_block) is Plain.KEPT
+
+
+# At the end of a gap: what a line begins with that is not neutral, or no line at all.
+BROKEN = [b"Host:", b"Transfer-", b"Content-L", b"Proxy-", b"Expect:", b"nothing", b"", b"\r\nX: y"]
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_gap_ends_with_a_whole_line(broken: bytes) -> None:
+    gap = gap_between(TRACED, TRACED.replace(b"*/*", b"text/html"))
+    assert gap.query_end(b"?" + TRACED.replace(b"*/*", b"a\r\nTE: b"), 0) == 1
+    assert gap.query_end(b"?" + TRACED.replace(b"*/*", b"a\r\n" + broken), 0) == -1
+    assert gap.query_end(b"?" + TRACED.replace(b"*/*", b"a\r\nTE: b\r\n" + broken), 0) == -1
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_broken_line_in_a_gap_is_refused(broken: bytes, inference: Inference) -> None:
+    """As it is without the fast path, which remembers nothing."""
+    start = b"GET /inference?" + GOLDEN.encode()
+    learned = [start + TRACED, start + TRACED.replace(b"*/*", b"text/html")]
+    both(inference, [*learned, start + TRACED.replace(b"*/*", b"a\r\nTE: b\r\n" + broken)])
+
+
+def test_no_group_has_a_possessive_quantifier() -> None:
+    """Python 3.11.2 counts what its last repetition consumed, even if that has failed."""
+    for path in (ROOT / "cartpole").rglob("*.py"):
+        without_classes = re.sub(r"\[[^\]]*\]", "", path.read_text())
+        assert not re.search(r"\)[*+?]\+", without_classes), path
 
 
 def test_a_gap_begins_before_a_name_that_changes() -> None:

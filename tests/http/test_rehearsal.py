@@ -1,8 +1,8 @@
 """Rehearsal runs the real path, is counted nowhere, changes nothing and knows when to rest."""
 
 import asyncio
-from time import perf_counter_ns
-from typing import Any
+from time import perf_counter_ns, thread_time
+from typing import Any, cast
 
 import pytest
 import uvicorn
@@ -12,7 +12,7 @@ from cartpole.app import create_app
 from cartpole.http import rehearsal as module
 from cartpole.http.connection import HttpConnection
 from cartpole.http.fast import FastConnection
-from cartpole.http.rehearsal import PERIOD_SECONDS, Rehearsal
+from cartpole.http.rehearsal import PERIOD_SECONDS, Rehearsal, Unlogged
 from cartpole.metrics.counters import WorkerCounters
 from cartpole.policy.contract import Engine
 from cartpole.predictor import Predictor
@@ -34,7 +34,7 @@ class Counted(WrappedEngine):
 def rehearse(connection: Connection, fast: bool) -> Rehearsal:
     """The rehearsal of the process that serves this connection, started."""
     predictor = connection.inference.predictor
-    rehearsed = Inference(Predictor(predictor.engine))
+    rehearsed = Inference(Predictor(predictor.engine), Unlogged())
     config = uvicorn.Config(create_app(rehearsed), lifespan="off", ws="none", log_config=None)
     config.load()
     kind: type[HttpConnection] = FastConnection if fast else HttpConnection
@@ -144,6 +144,61 @@ def test_a_policy_that_fails_is_not_rehearsed(
 
     asyncio.run(run())
     assert caplog.records == []
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_policy_that_fails_later_is_rehearsed_no_more(
+    engine: Engine, fast: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        failing = Counted(engine)
+        connection = Connection(Inference(Predictor(failing)), fast)
+        made = rehearse(connection, fast)
+
+        async def rehearse_once() -> int:
+            before = failing.singles
+            await seconds(2 * PERIOD_SECONDS)
+            made._rehearse(connection.state)
+            await seconds(0.001)  # of the application
+            return failing.singles - before
+
+        assert await rehearse_once() == 1
+        failing.error = RuntimeError("no forward any more")
+        assert await rehearse_once() == 1
+        assert await rehearse_once() == 0
+        connection.inference.predictor.use(Counted(engine))
+        failing = cast(Counted, connection.inference.predictor.engine)
+        assert await rehearse_once() == 1
+
+    asyncio.run(run())
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_the_cost_is_all_that_a_rehearsal_takes(
+    engine: Engine, fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of the application too, which runs in a task of its own."""
+    monkeypatch.setattr(module, "REST_SECONDS", 0.01)
+
+    class Slow(WrappedEngine):
+        def one(self, *observation: float) -> Any:
+            until = thread_time() + 0.002
+            while thread_time() < until:
+                pass
+            return super().one(*observation)
+
+    async def run() -> None:
+        connection = Connection(Inference(Predictor(Slow(engine))), fast)
+        made = rehearse(connection, fast)
+        await connection.send(USUAL)
+        for _ in range(100):
+            await seconds(0.05)
+            if made._seconds > 0.001:
+                return
+        raise AssertionError(made._seconds)
+
+    asyncio.run(run())
 
 
 def test_the_date_is_encoded_ahead(engine: Engine) -> None:

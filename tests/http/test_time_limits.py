@@ -6,7 +6,7 @@ import pytest
 
 from cartpole.api.inference import Inference
 from tests.support.corpus import CORPUS, USUAL, request
-from tests.support.memory import Connection, statuses
+from tests.support.memory import SERVED, Connection, statuses, wait
 from tests.support.paths import GOLDEN
 
 
@@ -83,6 +83,21 @@ def test_shutdown_answers_what_was_asked(inference: Inference, fast: bool) -> No
             await connection.rest()
         assert connection.transport.written.count(b"HTTP/1.1 200 OK") == 1 + fast
         assert connection.transport.written.count(b"connection: close\r\n") == 1
+        assert connection.transport.closed
+
+    asyncio.run(run())
+
+
+@SERVED
+def test_empty_lines_do_not_keep_a_connection(inference: Inference, fast: bool) -> None:
+    async def run() -> None:
+        connection = Connection(inference, fast)
+        await connection.send(USUAL)
+        for _ in range(75):
+            wait(connection, 1)
+            await connection.send(b"\r\n")
+            assert not connection.transport.closed
+        wait(connection, 1)
         assert connection.transport.closed
 
     asyncio.run(run())

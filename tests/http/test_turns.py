@@ -25,6 +25,20 @@ def ok(connection: Connection) -> int:
     return len([status for status, _ in answers(bytes(connection.transport.written))])
 
 
+def test_a_turn_without_an_answer_is_not_one_that_served(inference: Inference) -> None:
+    """Polling and rehearsal follow answers; empty lines must not keep a core busy."""
+
+    async def run() -> None:
+        connection = Connection(inference, True)
+        for data in (b"\r\n", b"\r\n\r\n", USUAL[:50]):
+            await connection.send(data)
+            assert connection.shared.turns.answered_at == 0
+        await connection.send(USUAL[50:])
+        assert connection.shared.turns.answered_at > 0
+
+    asyncio.run(run())
+
+
 def test_a_write_that_raises_costs_only_its_connection(
     inference: Inference, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,8 +1,10 @@
 """As many listeners as connections are made at once, and few again afterwards."""
 
 import asyncio
+import errno
+import gc
 import socket
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -43,3 +45,31 @@ def test_one_for_every_two_connections(connections: int, expected: int) -> None:
             servers[0].close()
 
     asyncio.run(test())
+
+
+def test_without_descriptors_there_are_no_more_until_the_next_second(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def test() -> None:
+        tries, servers = 0, [cast(asyncio.base_events.Server, None)]
+
+        async def listen() -> Any:
+            nonlocal tries
+            tries += 1
+            if tries <= 2:
+                raise OSError(errno.EMFILE, "Too many open files")
+
+        listeners = Listeners(servers, listen)
+        for number in (4, 4):  # the second finds the failed growth
+            listeners.grow(number)
+            await asyncio.sleep(0)
+        gc.collect()
+        assert len(servers) == 1
+        listeners.shrink()
+        listeners.grow(4)
+        await asyncio.sleep(0)
+        assert len(servers) == 2
+
+    asyncio.run(test())
+    gc.collect()
+    assert caplog.records == []

@@ -25,6 +25,7 @@ REJECTED = [
     ("9110-7.2 Host with a path", get(b"Host: a/b"), 400),
     ("9110-7.2 Host with a space", get(b"Host: a b"), 400),
     ("9110-7.2 Host with a bad port", get(b"Host: a:b"), 400),
+    ("9110-7.2 Host with half a percent-encoding", get(b"Host: a%:80"), 400),
     ("9112-3.2 HTTP/1.0, two Hosts", b"GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n", 400),
     ("9112-3.2.4 GET *", head(b"GET * HTTP/1.1"), 400),
     ("9112-3.2.1 no slash", head(b"GET inference HTTP/1.1"), 400),
