@@ -120,8 +120,8 @@ def counting() -> str:
 def workers() -> str:
     """Processor time and memory of two workers on one core, and on two that wrk shares with them.
 
-    On two cores the load takes one of them, so that capacity can't be measured. What two cores
-    carry follows from the processor time per request, which holds what the workers cost each other.
+    wrk needs one of this machine's two cores, so the capacity of two can't be measured. It follows
+    from the processor time per request, which holds what the workers cost each other.
     """
     cases: dict[str, tuple[int, int, int | None]] = {  # workers, connections, core of all
         "1 worker": (1, 64, SERVER_CPU),
