@@ -81,7 +81,10 @@ def test_other_methods(app: Starlette, method: str, path: str) -> None:
 
 def test_health(app: Starlette) -> None:
     assert get(app, "/health/live")[::2] == (200, b'{"status":"live"}')
-    assert get(app, "/health/ready")[::2] == (200, b'{"status":"ready","engine":"torchscript"}')
+    assert get(app, "/health/ready")[::2] == (
+        200,
+        b'{"status":"ready","engine":"torchscript","outputs":"logits"}',
+    )
 
 
 def test_ten_thousand_random_queries(app: Starlette) -> None:
