@@ -85,10 +85,11 @@ def export(
 
 def _table(source: Path, agent: Agent, metadata: dict[str, Any]) -> dict[str, str]:
     widths = "-".join(str(len(bias)) for _, bias in agent.policy)
+    between = agent.activation if len(agent.policy) > 1 else "linear"
     table = {
         "zip": str(source),
         "algorithm": f"{agent.algorithm}, saved by Stable-Baselines3 {agent.written_by}",
-        "policy network": f"{OBSERVATIONS}-{widths}, {agent.activation}",
+        "policy network": f"{OBSERVATIONS}-{widths}, {between}",
         "outputs": agent.outputs,
         "sha256 of the zip": agent.sha256,
         "sha256 of the weights": metadata["weights_sha256"],
