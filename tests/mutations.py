@@ -164,7 +164,7 @@ MUTATIONS = [
     Mutation(
         "an engine is not compared with the module",
         "cartpole/policy/verify.py",
-        "_within_float32(network, observations) & ~right",
+        "within_float32(network, observations) & ~right",
         "right & ~right",
         "policy/test_engines.py policy/test_bad_models.py",
     ),

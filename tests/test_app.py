@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,9 +20,10 @@ from cartpole.app import create_app
 from cartpole.metrics.counters import ROUTES
 from cartpole.policy.contract import Engine
 from cartpole.policy.loading import BadPolicy
-from cartpole.predictor import Predictor
+from cartpole.predictor import Predictor, load_engine
 from cartpole.settings import BadSettings
 from tests.support.asgi import call, get
+from tests.support.models import mlp, save
 from tests.support.paths import GOLDEN, ROOT
 from tests.support.wrapped_engine import WrappedEngine
 
@@ -81,7 +83,21 @@ def test_other_methods(app: Starlette, method: str, path: str) -> None:
 
 def test_health(app: Starlette) -> None:
     assert get(app, "/health/live")[::2] == (200, b'{"status":"live"}')
-    assert get(app, "/health/ready")[::2] == (200, b'{"status":"ready","engine":"torchscript"}')
+    assert get(app, "/health/ready")[::2] == (
+        200,
+        b'{"status":"ready","engine":"torchscript","outputs":"logits"}',
+    )
+
+
+def test_ready_says_what_the_outputs_of_the_present_policy_are(
+    engine: Engine, tmp_path: Path
+) -> None:
+    predictor = Predictor(engine)
+    app = create_app(Inference(predictor))
+    metadata = json.dumps({"outputs": {"q_values": ["left", "right"]}})
+    model = save(tmp_path / "m.pt", mlp(4, 8, 2), metadata_json=metadata)
+    predictor.use(load_engine(model, "torchscript"))
+    assert json.loads(get(app, "/health/ready")[2])["outputs"] == "q_values"
 
 
 def test_ten_thousand_random_queries(app: Starlette) -> None:

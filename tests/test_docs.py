@@ -31,7 +31,7 @@ MAX_README_WORDS = 1500
 
 EXAMPLES = {"--greeting", "cartpole/policy/plain.py"}  # of CONTRIBUTING.md, to be written
 RESULTS = {"bench/results/"}  # made by running
-FOREIGN_FLAGS = {"--factory", "--help", "--index-url", "--strict"}  # of other programs
+FOREIGN_FLAGS = {"--env", "--factory", "--help", "--index-url", "--strict"}  # of other programs
 
 Rows = list[tuple[str, bytes, int]]
 
@@ -88,7 +88,7 @@ def test_flags_exist(document: Path) -> None:
         path.read_text() for name in ("bench", "tools") for path in ROOT.glob(f"{name}/*.py")
     ]
     ours = {flag for setting in SETTINGS for flag in (*setting.opts, *setting.secondary_opts)}
-    tools = set(re.findall(r'add_argument\("(--[\w-]+)"', "\n".join(sources)))
+    tools = set(re.findall(r'add_argument\(\s*"(--[\w-]+)"', "\n".join(sources)))
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", document.read_text()))
     assert named <= ours | tools | FOREIGN_FLAGS | EXAMPLES
 

@@ -42,7 +42,10 @@ def test_answers(server: Server, engine: Engine) -> None:
     assert server.get("/inference?position=1")[0] == 400
     assert server.get("/nothing")[0] == 404
     assert server.get("/health/live") == (200, b'{"status":"live"}')
-    assert server.get("/health/ready") == (200, b'{"status":"ready","engine":"torchscript"}')
+    assert server.get("/health/ready") == (
+        200,
+        b'{"status":"ready","engine":"torchscript","outputs":"logits"}',
+    )
 
 
 def test_the_whole_answer(server: Server) -> None:

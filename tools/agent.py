@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import lzma
-import re
 import struct
 import zipfile
 import zlib
@@ -15,26 +14,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cartpole.policy.contract import ACTIONS, OBSERVATIONS
+from cartpole.policy.contract import ACTIONS, Outputs
+from tools.networks import (
+    ACTOR_CRITICS,
+    Q_NETWORKS,
+    BadAgent,
+    Layer,
+    read_networks,
+    recognize,
+)
+
+__all__ = ["Agent", "BadAgent", "Layer", "read_agent"]
 
 LARGEST_MEMBER = 256 * 2**20
-
-Layer = tuple[Tensor, Tensor]
-
-
-class BadAgent(Exception):
-    """The zip can't be exported. The message is one line: found and expected content."""
 
 
 @dataclass(frozen=True)
 class Agent:
-    """An actor-critic agent with two multilayer perceptrons.
+    """An agent whose networks are multilayer perceptrons.
 
     Attributes:
         policy, value: layers of each network from input to output, each a pair of
-            weight float32[outputs, inputs] and bias float32[outputs].
+            weight float32[outputs, inputs] and bias float32[outputs]. The policy's are those of the
+            Q-network, if it has one. Only actor-critics have layers for the value.
         activation: "tanh" or "relu", applied between the layers.
-        algorithm: PPO, TRPO or A2C.
+        algorithm: one of tools.networks.ALGORITHMS.
         written_by: the version of Stable-Baselines3 that wrote the zip.
         sha256: digest of the zip.
     """
@@ -46,9 +50,16 @@ class Agent:
     written_by: str
     sha256: str
 
+    @property
+    def outputs(self) -> Outputs:
+        """What the policy's network computes for the two actions."""
+        return "q_values" if self.algorithm in Q_NETWORKS else "logits"
 
-def read_agent(path: Path) -> Agent:
-    """Read an agent that Stable-Baselines3 saved, of any version.
+
+def read_agent(path: Path, algorithm: str | None = None) -> Agent:
+    """Read an agent that Stable-Baselines3 or sb3-contrib saved, of any version.
+
+    Without `algorithm`, one of tools.networks.ALGORITHMS, it is told by the weights.
 
     torch.load(weights_only=True) reads the weights. Of the member `data` only plain JSON fields
     are read, never the pickles beside them.
@@ -63,7 +74,7 @@ def read_agent(path: Path) -> Agent:
             weights = _load_weights(_member(archive, "policy.pth"))
             version = "unknown"
             if "_stable_baselines3_version" in archive.namelist():
-                version = _member(archive, "_stable_baselines3_version").decode("ascii").strip()
+                version = _version(_member(archive, "_stable_baselines3_version"))
     except OSError as error:
         raise BadAgent(f"{path}: {error.strerror or error}") from error
     except UNREADABLE_ZIP as error:
@@ -74,13 +85,12 @@ def read_agent(path: Path) -> Agent:
     if not isinstance(data, dict) or not _is_state(weights):
         raise BadAgent(f"{path}: found another kind of `data` or `policy.pth`, {_EXPECTED}")
     try:
-        return Agent(
-            **_networks(weights),
-            activation=_activation(data),
-            algorithm=_algorithm(data),
-            written_by=version,
-            sha256=hashlib.sha256(content).hexdigest(),
-        )
+        algorithm = algorithm or recognize(weights, data)
+        policy, value = read_networks(weights, algorithm)
+        _check_actions(data)
+        activation = _activation(data, algorithm)
+        sha256 = hashlib.sha256(content).hexdigest()
+        return Agent(policy, value, activation, algorithm, version, sha256)
     except BadAgent as error:
         raise BadAgent(f"{path}: {error}") from error
 
@@ -106,6 +116,13 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
     return archive.read(name)
 
 
+def _version(content: bytes) -> str:
+    text = content.decode("ascii").strip()
+    if len(text) > 100 or not text.isprintable():
+        raise ValueError("_stable_baselines3_version is no version")
+    return text
+
+
 def _load_weights(content: bytes) -> Any:
     try:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
@@ -115,82 +132,45 @@ def _load_weights(content: bytes) -> Any:
 
 
 def _is_state(weights: Any) -> bool:
+    """Whether these are plain tensors by name, none larger than what the file holds of it."""
     return isinstance(weights, dict) and all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in weights.items()
+        isinstance(name, str)
+        and isinstance(tensor, Tensor)
+        and tensor.layout == torch.strided
+        and tensor.device.type == "cpu"
+        and tensor.is_contiguous()
+        for name, tensor in weights.items()
     )
 
 
-def _networks(weights: dict[str, Tensor]) -> dict[str, list[Layer]]:
-    foreign = [name for name in weights if not _KNOWN.fullmatch(name)]
-    if foreign:
-        raise BadAgent(f"found weights {foreign[0]!r}, expected those of an MlpPolicy")
-    shared = _stack(weights, "mlp_extractor.shared_net")
-    networks = {
-        "policy": [*shared, *_stack(weights, "mlp_extractor.policy_net")],
-        "value": [*shared, *_stack(weights, "mlp_extractor.value_net")],
-    }
-    networks["policy"].append(_layer(weights, "action_net"))
-    networks["value"].append(_layer(weights, "value_net"))
-    for name, outputs in (("policy", ACTIONS), ("value", 1)):
-        _check_shapes(name, networks[name], outputs)
-    return networks
+def _check_actions(data: dict[str, Any]) -> None:
+    """Reject other action spaces, whose networks can have the same shapes.
+
+    gymnasium's Discrete has its size as `n` beside its pickle; a Box has none.
+    """
+    space = data.get("action_space")
+    if isinstance(space, dict):
+        kind = _class_name(space.get(":type:", "Discrete"))
+        number = str(space.get("n", ACTIONS))
+        if kind != "Discrete" or number != str(ACTIONS):
+            found = f"{kind}({number})" if kind == "Discrete" else kind
+            raise BadAgent(f"found action space {found[:100]!a}, expected Discrete({ACTIONS})")
 
 
-_KNOWN = re.compile(
-    r"(?:mlp_extractor\.(?:shared|policy|value)_net\.\d+|action_net|value_net)\.(?:weight|bias)"
-)
-
-
-def _stack(weights: dict[str, Tensor], prefix: str) -> list[Layer]:
-    found = (re.fullmatch(re.escape(prefix) + r"\.(\d+)\.\w+", name) for name in weights)
-    indices = sorted({int(match[1]) for match in found if match})
-    # An nn.Sequential of linear layers and activations in turn: 0, 2, 4, …
-    expected = list(range(0, 2 * len(indices), 2))
-    if indices != expected:
-        raise BadAgent(f"found layers {indices} in {prefix}, expected {expected}")
-    return [_layer(weights, f"{prefix}.{index}") for index in indices]
-
-
-def _layer(weights: dict[str, Tensor], prefix: str) -> Layer:
-    try:
-        return weights[f"{prefix}.weight"], weights[f"{prefix}.bias"]
-    except KeyError as error:
-        raise BadAgent(f"found no weights {error}, expected those of an MlpPolicy") from error
-
-
-def _check_shapes(name: str, layers: list[Layer], outputs: int) -> None:
-    inputs = OBSERVATIONS
-    for number, (weight, bias) in enumerate(layers, 1):
-        last = number == len(layers)
-        rows = outputs if last else len(bias) if bias.dim() == 1 else 0
-        if weight.shape != (rows, inputs) or bias.shape != (rows,):
-            raise BadAgent(
-                f"found weight {list(weight.shape)} and bias {list(bias.shape)} in layer {number} "
-                f"of the {name} network, expected [{rows or 'n'}, {inputs}] and [{rows or 'n'}]"
-            )
-        if weight.dtype != torch.float32 or bias.dtype != torch.float32:
-            raise BadAgent(
-                f"found {weight.dtype} weights and {bias.dtype} biases, expected float32"
-            )
-        if not (weight.isfinite().all() and bias.isfinite().all()):
-            raise BadAgent(
-                f"found weights that are not finite in layer {number} of the {name} network"
-            )
-        inputs = rows
-
-
-def _activation(data: dict[str, Any]) -> str:
-    arguments = data.get("policy_kwargs")
-    name = str(arguments.get("activation_fn", "Tanh") if isinstance(arguments, dict) else "Tanh")
-    # JSON holds the class's repr: <class 'torch.nn.modules.activation.ReLU'>
-    name = name.removeprefix("<class '").removesuffix("'>").rpartition(".")[2]
+def _activation(data: dict[str, Any], algorithm: str) -> str:
+    found = data.get("policy_kwargs")
+    arguments = found if isinstance(found, dict) else {}
+    extractor = _class_name(arguments.get("features_extractor_class", "FlattenExtractor"))
+    if extractor != "FlattenExtractor":
+        raise BadAgent(f"found features extractor {extractor}, expected FlattenExtractor")
+    default = "Tanh" if algorithm in ACTOR_CRITICS else "ReLU"
+    name = _class_name(arguments.get("activation_fn", default))
     if name.lower() not in ("tanh", "relu"):
         raise BadAgent(f"found activation {name}, expected Tanh or ReLU")
     return name.lower()
 
 
-def _algorithm(data: dict[str, Any]) -> str:
-    """Tell the algorithm by a parameter of its own, because the zip does not name it."""
-    if "clip_range" in data:
-        return "PPO"
-    return "TRPO" if "cg_max_steps" in data else "A2C"
+def _class_name(value: Any) -> str:
+    """The name of a class, of which JSON holds the repr: <class 'torch.nn...activation.ReLU'>."""
+    name = str(value).removeprefix("<class '").removesuffix("'>").rpartition(".")[2]
+    return name if name.isidentifier() else ascii(name)[:100]

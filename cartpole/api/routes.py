@@ -36,8 +36,9 @@ class Ready:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         status, word = (503, b"draining") if self.is_draining else (200, b"ready")
-        engine = self._predictor.engine.name.encode()
-        await respond(scope, send, status, b'{"status":"%b","engine":"%b"}' % (word, engine))
+        engine, outputs = self._predictor.engine.name, self._predictor.policy.outputs
+        about = b'"engine":"%b","outputs":"%b"' % (engine.encode(), outputs.encode())
+        await respond(scope, send, status, b'{"status":"%b",%b}' % (word, about))
 
 
 class Metrics:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -15,7 +15,8 @@ OBSERVATIONS, ACTIONS = 4, 2  # columns of an observation, columns of its logits
 MAX_ROWS = 256
 
 Observation = tuple[float, float, float, float]  # position, velocity, angle, angular velocity
-Logits = tuple[float, float]  # left, right
+Logits = tuple[float, float]  # left, right: logits or, from a Q-network, Q-values
+Outputs = Literal["logits", "q_values"]
 
 One = Callable[[float, float, float, float], Logits]
 Batch = Callable[[Sequence[Observation]], list[Logits]]
@@ -30,6 +31,7 @@ class Policy:
         sha256: digest of the bytes that the weights were read from.
         module: float32[n, 4] -> (logits float32[n, 2], value float32[n, 1]), as loaded.
         algorithm: the training algorithm named by the metadata; "unknown" without metadata.
+        outputs: what its answers are, "logits" or "q_values"; "logits" without metadata.
         metadata: the JSON object that tools/export_model.py stores in the file; empty without it.
     """
 
@@ -38,6 +40,7 @@ class Policy:
     module: torch.jit.ScriptModule
     algorithm: str
     metadata: dict[str, Any]
+    outputs: Outputs = "logits"
 
     def forward(self, observations: Tensor) -> Tensor:
         """Run the module itself, the reference for every engine.

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cartpole.policy.contract import ACTIONS, OBSERVATIONS, Policy
+from cartpole.policy.contract import ACTIONS, OBSERVATIONS, Outputs, Policy
 from cartpole.policy.tolerance import logits_close
 
 __all__ = ["METADATA", "BadPolicy", "Policy", "first_line", "load"]
@@ -53,8 +53,8 @@ def load(path: Path) -> Policy:
     _check_weights(path, module)
     try:
         metadata = json.loads(extra[METADATA] or "{}")
-        algorithm = _algorithm(metadata)
-        policy = Policy(path, hashlib.sha256(content).hexdigest(), module, algorithm, metadata)
+        sha256, algorithm = hashlib.sha256(content).hexdigest(), _algorithm(metadata)
+        policy = Policy(path, sha256, module, algorithm, metadata, _outputs(metadata))
         if metadata.get("golden") is not None:
             _check_golden(policy, metadata["golden"])
     except BadPolicy:
@@ -118,8 +118,13 @@ def _algorithm(metadata: dict[str, Any]) -> str:
     return algorithm
 
 
+def _outputs(metadata: dict[str, Any]) -> Outputs:
+    return "q_values" if "q_values" in metadata.get("outputs", {}) else "logits"
+
+
 def _check_golden(policy: Policy, golden: dict[str, list[float]]) -> None:
-    observation, expected = torch.tensor(golden["observation"]), torch.tensor(golden["logits"])
+    answer = golden[policy.outputs]
+    observation, expected = torch.tensor(golden["observation"]), torch.tensor(answer)
     if observation.shape != (OBSERVATIONS,) or expected.shape != (ACTIONS,):
         raise ValueError(
             f"found a golden answer of shape {list(observation.shape)} -> {list(expected.shape)}, "
@@ -129,7 +134,7 @@ def _check_golden(policy: Policy, golden: dict[str, list[float]]) -> None:
     if not logits_close(found, expected.float()):
         raise BadPolicy(
             f"model {policy.path}: its golden observation {golden['observation']} gives "
-            f"{found.tolist()}, expected {golden['logits']}"
+            f"{found.tolist()}, expected {answer}"
         )
 
 

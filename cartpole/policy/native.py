@@ -22,6 +22,11 @@ from cartpole.policy.contract import (
     One,
     Policy,
 )
+from cartpole.policy.native_normalization import (
+    NORMALIZATION_SIZE,
+    compile_normalization,
+    pack_normalization,
+)
 from cartpole.policy.perceptron import NotPerceptron, Perceptron, pad_hidden_layers
 
 Array = NDArray[np.float32]
@@ -61,13 +66,18 @@ class NativeEngine:
         self.policy = policy
         weights, biases = pad_hidden_layers(network)
         widths = (OBSERVATIONS, *(len(bias) for bias in biases))
-        source, target, *offsets, size = _offsets(widths)
+        source, target, numbers, _, *offsets, size = _offsets(widths)
         memory = torch.zeros(size)
         tensors = chain(*zip(weights, biases, strict=True))
         for offset, tensor in zip(offsets, tensors, strict=False):  # then come the hidden layers'
             memory[offset : offset + tensor.numel()] = tensor.flatten()
+        if network.normalization:
+            packed = pack_normalization(network.normalization)
+            memory[numbers : numbers + len(packed)].copy_(packed)
         # The callback is kept, since ctypes holds no more than its address.
-        compiled_one, self._compiled_rows = _compile(widths, network.activation)
+        compiled_one, self._compiled_rows = _compile(
+            widths, network.activation, is_normalized=network.normalization is not None
+        )
         address = memory.data_ptr()
         self.one = one = partial(compiled_one, address)
         one.__dict__["memory"] = memory  # must live as long as `one`, which may outlive the engine
@@ -84,16 +94,20 @@ def _offsets(widths: tuple[int, ...]) -> list[int]:
     """The layout of a network's memory, which is one float32 array.
 
     Returns:
-        Offsets in floats: the observations [MAX_ROWS, 4], the logits [MAX_ROWS, 2], the weight and
-        the bias of each layer, the values of each hidden layer; last the size of the whole.
+        Offsets in floats: the observations [MAX_ROWS, 4], the logits [MAX_ROWS, 2], the numbers of
+        a normalisation, a normalised observation, the weight and the bias of each layer, the values
+        of each hidden layer; last the size of the whole.
     """
     layers = [size for before, after in pairwise(widths) for size in (before * after, after)]
-    sizes = [MAX_ROWS * widths[0], MAX_ROWS * widths[-1], *layers, *widths[1:-1]]
+    sizes = [MAX_ROWS * widths[0], MAX_ROWS * widths[-1], NORMALIZATION_SIZE, widths[0]]
+    sizes += [*layers, *widths[1:-1]]
     return list(accumulate((-(-size // _ALIGNED) * _ALIGNED for size in sizes), initial=0))
 
 
 @cache  # numba never frees compiled code, 5 MiB: a reload of the same shape must not add to it
-def _compile(widths: tuple[int, ...], activation: str) -> tuple[Callable[..., Logits], Any]:
+def _compile(
+    widths: tuple[int, ...], activation: str, *, is_normalized: bool
+) -> tuple[Callable[..., Logits], Any]:
     """Compile the network of these layer widths.
 
     Returns:
@@ -102,11 +116,11 @@ def _compile(widths: tuple[int, ...], activation: str) -> tuple[Callable[..., Lo
         rows and computes their logits from the observations in the memory.
     """
     layers = len(widths) - 1
-    source, target, *offsets = (4 * offset for offset in _offsets(widths))  # bytes
+    source, target, numbers, normalized, *offsets = (4 * at for at in _offsets(widths))  # bytes
     weights, biases = offsets[: 2 * layers : 2], offsets[1 : 2 * layers : 2]
-    hidden = [0, *offsets[2 * layers : -1]]  # the first layer has no use for its 0
+    hidden = [normalized, *offsets[2 * layers : -1]]
     activations = [tanh if activation == "tanh" else relu] * (layers - 1) + [identity]
-    row: Any = None
+    row: Any = compile_normalization(numbers) if is_normalized else None
     for shape, weight, bias, inputs, activate in zip(
         pairwise(widths), weights, biases, hidden, activations, strict=True
     ):
@@ -141,11 +155,11 @@ def _layer(
     """Define the function of a layer and all layers before it, for one row.
 
     Args:
-        before: the function of the layer before, which writes this layer's inputs; None for the
-            first layer, which reads the observation.
+        before: the function of the layer before, or of the normalisation, which writes this
+            layer's inputs; None if the layer reads the observation.
         shape: number of inputs, number of outputs.
         weight_at, bias_at: offsets of weight and bias in the network's memory, in bytes.
-        input_at: offset of the inputs; not used by the first layer.
+        input_at: offset of the inputs that `before` writes.
         activate: the activation, from one float to another.
     """
     inputs, outputs = shape

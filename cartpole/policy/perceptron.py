@@ -10,15 +10,15 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from cartpole.policy.contract import OBSERVATIONS, Policy
+from cartpole.policy.graph import NotPerceptron, constant, tensor
 from cartpole.policy.loading import first_line
+from cartpole.policy.normalization import Normalization, read_normalization
+
+__all__ = ["NotPerceptron", "Perceptron", "pad_hidden_layers", "read_perceptron"]
 
 # Hidden layers are padded to multiples of the widest vector register, 16 floats: compilers and BLAS
 # compute the rest of a row by other instructions, more slowly and with other roundings.
 WIDTH_GROUP = 16
-
-
-class NotPerceptron(Exception):
-    """The policy is not a plain multilayer perceptron. The text names the obstacle."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,13 @@ class Perceptron:
         weights: one float32[inputs, outputs] per layer; a layer is x @ weight + bias.
         biases: one float32[outputs] per layer.
         activation: "tanh" or "relu", between the layers but not after the last one.
+        normalization: what the first layer's inputs go through; None without it.
     """
 
     weights: tuple[Tensor, ...]
     biases: tuple[Tensor, ...]
     activation: str
+    normalization: Normalization | None = None
 
 
 def read_perceptron(policy: Policy) -> Perceptron:
@@ -53,29 +55,45 @@ def read_perceptron(policy: Policy) -> Perceptron:
     value = next(iter(graph.outputs()))
     layers: list[tuple[Tensor, Tensor]] = []
     activations: set[str] = set()
+    normalization: Normalization | None = None
     visited: list[Any] = []
-    while True:
+    while value != observation:
+        if layers and value.node().kind() == "aten::to":
+            value, normalization, nodes = read_normalization(value)
+            visited += nodes
+            break
+        if layers:
+            value = _activation(value, activations, visited)
         value, weight, bias, nodes = _linear(value)
         layers.insert(0, (weight, bias))
         visited += nodes
-        if value == observation:
-            break
-        operator = value.node().kind()
-        if operator.removesuffix("_") not in ("aten::tanh", "aten::relu"):
-            raise NotPerceptron(operator)
-        activations.add(operator.removesuffix("_").removeprefix("aten::"))
-        visited.append(value.node())
-        value = value.node().inputsAt(0)
+    if value != observation:
+        raise NotPerceptron(value.node().kind())
     if len(activations) > 1:
         raise NotPerceptron("aten::relu and aten::tanh")
-    kinds = Counter(node.kind() for node in graph.nodes() if node.kind() != "prim::Constant")
-    for kind in kinds - Counter(node.kind() for node in visited):
-        raise NotPerceptron(kind)
+    _check_complete(graph, visited)
     weights, biases = zip(*layers, strict=True)
     widths = [OBSERVATIONS, *(len(bias) for bias in biases)]
     if [tuple(weight.shape) for weight in weights] != list(itertools.pairwise(widths)):
         raise NotPerceptron("a bias that is added to every output")
-    return Perceptron(weights, biases, activations.pop() if activations else "tanh")
+    activation = activations.pop() if activations else "tanh"
+    return Perceptron(weights, biases, activation, normalization)
+
+
+def _activation(value: Any, activations: set[str], visited: list[Any]) -> Any:
+    """Note the activation that ends in this value. Returns the value of its inputs."""
+    operator = value.node().kind().removesuffix("_")
+    if operator not in ("aten::tanh", "aten::relu"):
+        raise NotPerceptron(value.node().kind())
+    activations.add(operator.removeprefix("aten::"))
+    visited.append(value.node())
+    return value.node().inputsAt(0)
+
+
+def _check_complete(graph: Any, visited: list[Any]) -> None:
+    kinds = Counter(node.kind() for node in graph.nodes() if node.kind() != "prim::Constant")
+    for kind in kinds - Counter(node.kind() for node in visited):
+        raise NotPerceptron(kind)
 
 
 def _logits_graph(module: torch.jit.ScriptModule) -> Any:
@@ -104,33 +122,21 @@ def _linear(value: Any) -> tuple[Any, Tensor, Tensor, list[Any]]:
     inputs = list(node.inputs())
     match node.kind():
         case "aten::linear":
-            weight = _tensor(inputs[1], 2).t()
-            no_bias = _constant(inputs[2]) is None
-            bias = torch.zeros(weight.shape[1]) if no_bias else _tensor(inputs[2], 1)
+            weight = tensor(inputs[1], 2).t()
+            no_bias = constant(inputs[2]) is None
+            bias = torch.zeros(weight.shape[1]) if no_bias else tensor(inputs[2], 1)
             return inputs[0], weight, bias, [node]
-        case "aten::addmm" if _constant(inputs[3]) == _constant(inputs[4]) == 1:
-            return inputs[1], _tensor(inputs[2], 2), _tensor(inputs[0], 1), [node]
-        case "aten::add" if _constant(inputs[2]) == 1:
+        case "aten::addmm" if constant(inputs[3]) == constant(inputs[4]) == 1:
+            return inputs[1], tensor(inputs[2], 2), tensor(inputs[0], 1), [node]
+        case "aten::matmul" | "aten::mm":  # optimize_for_inference makes it of a linear layer
+            weight = tensor(inputs[1], 2)
+            return inputs[0], weight, torch.zeros(weight.shape[1]), [node]
+        case "aten::add" if constant(inputs[2]) == 1:
             product = inputs[0].node()
             if product.kind() in ("aten::matmul", "aten::mm"):
                 read, weight = product.inputs()
-                return read, _tensor(weight, 2), _tensor(inputs[1], 1), [node, product]
+                return read, tensor(weight, 2), tensor(inputs[1], 1), [node, product]
     raise NotPerceptron(node.kind())
-
-
-def _constant(value: Any) -> Any:
-    node = value.node()
-    if node.kind() != "prim::Constant":
-        raise NotPerceptron(node.kind())
-    return value.toIValue()
-
-
-def _tensor(value: Any, dimensions: int) -> Tensor:
-    constant = _constant(value)
-    match constant:
-        case Tensor(dtype=torch.float32, layout=torch.strided, ndim=found) if found == dimensions:
-            return constant.detach()
-    raise NotPerceptron(f"weights that are not a float32 tensor of {dimensions} dimensions")
 
 
 def pad_hidden_layers(network: Perceptron) -> tuple[list[Tensor], list[Tensor]]:

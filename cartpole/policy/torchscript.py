@@ -15,6 +15,7 @@ from cartpole.policy.contract import (
     One,
     Policy,
 )
+from cartpole.policy.normalization import Normalization
 from cartpole.policy.perceptron import Perceptron, pad_hidden_layers
 
 # BLAS picks its kernel, and with it the order of a sum, by the number of rows. Batches are padded
@@ -76,7 +77,7 @@ def trace_step(network: Perceptron) -> tuple[Step, list[Tensor]]:
     """Trace a perceptron into one TorchScript function.
 
     Returns:
-        The function and its hidden tensors, float32[MAX_ROWS, width] each. Its arguments are the
+        The function and its hidden tensors, [MAX_ROWS, width] each. Its arguments are the
         observations, the hidden tensors and the logits, of as many rows as BLAS shall compute,
         then the hidden tensors once more, of as many rows as shall be activated. It overwrites the
         hidden tensors and the logits.
@@ -93,14 +94,37 @@ def trace_step(network: Perceptron) -> tuple[Step, list[Tensor]]:
                 activate(activated[index])
         return layers[-1]
 
+    whole: Step = step
+    if network.normalization:
+        normalized = [torch.zeros(MAX_ROWS, OBSERVATIONS, dtype=kind) for kind in _PRECISIONS]
+        whole = _normalize_first(network.normalization, step, len(weights))
+        hidden = [*normalized, *hidden]
+
     # Tracing unrolls the loop over the layers. A scripted function that takes lists of tensors
     # costs half as much again (bench/micro.py: cartpole-inference). torch.jit.trace would keep
     # 0.1 MiB for ever at each reload; a function made from the graph is freed with its engine.
     source, target = torch.zeros(MAX_ROWS, OBSERVATIONS), torch.zeros(MAX_ROWS, ACTIONS)
     graph, _ = torch._C._create_graph_by_tracing(
-        step, (source, *hidden, target, *hidden), lambda _: "", strict=True, force_outplace=False
+        whole, (source, *hidden, target, *hidden), lambda _: "", strict=True, force_outplace=False
     )
     return torch._C._create_function_from_graph("step", graph), hidden
+
+
+# Of the normalised observations: first as they are computed, then as the layers read them.
+_PRECISIONS = (torch.float64, torch.float32)
+
+
+def _normalize_first(normalization: Normalization, step: Step, layers: int) -> Step:
+    """A step with two more hidden tensors before the others: the normalised observations."""
+    mean, deviation, clip = normalization.mean, normalization.deviation, normalization.clip
+
+    def whole(observations: Tensor, wide: Tensor, narrow: Tensor, *rest: Tensor) -> object:
+        torch.sub(observations, mean, out=wide)
+        wide.div_(deviation).clamp_(-clip, clip)
+        narrow.copy_(wide)
+        return step(narrow, *rest[:layers], *rest[layers + len(_PRECISIONS) :])
+
+    return whole
 
 
 def _module_step(module: torch.jit.ScriptModule) -> Step:

@@ -11,7 +11,9 @@ import atheris
 
 HERE = Path(__file__).parent
 
-with atheris.instrument_imports(include=["cartpole", "tools.agent", "uvicorn.protocols"]):
+with atheris.instrument_imports(
+    include=["cartpole", "tools.agent", "tools.networks", "uvicorn.protocols"]
+):
     from tests.fuzz.targets import TARGETS
 
 

@@ -153,7 +153,7 @@ def test_a_module_without_forward(tmp_path: Path) -> None:
 def test_too_deep_to_compile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hidden: int, reason: str
 ) -> None:
-    def fail(*_: Any) -> Any:
+    def fail(*_: Any, **__: Any) -> Any:
         raise RuntimeError("it was asked")
 
     monkeypatch.setattr("cartpole.policy.native._compile", fail)
@@ -164,7 +164,7 @@ def test_too_deep_to_compile(
 def test_auto_falls_back_whatever_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any, error: Exception
 ) -> None:
-    def fail(*_: Any) -> Any:
+    def fail(*_: Any, **__: Any) -> Any:
         raise error
 
     path = save(tmp_path / "m.pt", mlp(4, 8, 2))

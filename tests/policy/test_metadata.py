@@ -33,6 +33,8 @@ from tests.support.models import Heads, rejection, save
         '{"golden": {"observation": [0, 0, 0, 1' + "0" * 5000 + '], "logits": [0, 0]}}',
         '{"golden": {"observation": ' + json.dumps([0] * 100_000) + ', "logits": [0, 0]}}',
         '{"golden": [1, 2]}',
+        '{"outputs": 5}',
+        '{"outputs": {"q_values": []}, "golden": {"observation": [0, 0, 0, 0], "logits": [0, 0]}}',
         '{"algorithm": "\\ud800"}',
         '{"algorithm": "PPO\\n# HELP"}',
         '{"algorithm": 5}',
@@ -42,11 +44,26 @@ from tests.support.models import Heads, rejection, save
         "5",
         "\x00",
     ],
-    ids=range(22),
+    ids=range(24),
 )
 def test_metadata(tmp_path: Path, metadata: str) -> None:
     path = save(tmp_path / "m.pt", nn.Linear(4, 2), metadata_json=metadata)
     assert "bad metadata" in rejection(path)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "outputs"),
+    [
+        ("", "logits"),
+        ("{}", "logits"),
+        ('{"outputs": {}}', "logits"),
+        ('{"outputs": {"logits": ["left", "right"], "value": ["value"]}}', "logits"),
+        ('{"outputs": {"q_values": ["left", "right"], "value": ["value"]}}', "q_values"),
+    ],
+)
+def test_outputs(tmp_path: Path, metadata: str, outputs: str) -> None:
+    path = save(tmp_path / "m.pt", nn.Linear(4, 2), metadata_json=metadata)
+    assert load(path).outputs == outputs
 
 
 def test_metadata_that_is_not_utf8(tmp_path: Path) -> None:

@@ -182,7 +182,10 @@ def test_served_with_either_http_the_bytes_are_the_same() -> None:
     answers = []
     for http in ("fast", "asgi"):
         with serving("--engine", "native", "--http", http) as server:
-            assert server.get("/health/ready") == (200, b'{"status":"ready","engine":"native"}')
+            assert server.get("/health/ready") == (
+                200,
+                b'{"status":"ready","engine":"native","outputs":"logits"}',
+            )
             answers.append(server.get(f"/inference?{GOLDEN}"))
     assert answers[0] == answers[1]
     assert answers[0][0] == 200

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from stable_baselines3 import DQN, PPO
+from sb3_contrib import QRDQN
+from stable_baselines3 import DQN, PPO, SAC
 
 from tests.support.agents import SHIPPED, change_weights, rewrite, sb3
 from tools.agent import BadAgent, read_agent
@@ -62,6 +63,20 @@ def put(name: str, content: Any) -> Callable[[dict[str, Any]], object]:
         (put("data", b"{"), "found unreadable contents"),
         (put("policy.pth", b""), "found unreadable contents"),
         (put("policy.pth", b"junk"), "found unreadable contents"),
+        (put("_stable_baselines3_version", b"1.0\n2"), "_stable_baselines3_version is no version"),
+        (put("_stable_baselines3_version", b"\xff"), "found unreadable contents"),
+        (
+            put("data", b'{"policy_kwargs": {"features_extractor_class": "<class \'a.Own\'>"}}'),
+            "found features extractor Own, expected FlattenExtractor",
+        ),
+        (
+            put("data", b'{"action_space": {":type:": "<class \'gym.spaces.box.Box\'>"}}'),
+            "found action space 'Box', expected Discrete",
+        ),
+        (
+            put("data", b'{"action_space": {":type:": "<class \'a.Discrete\'>", "n": "3"}}'),
+            r"found action space 'Discrete\(3\)', expected Discrete\(2\)",
+        ),
         (
             put("data", b'{"policy_kwargs": {"activation_fn": "<class \'a.ELU\'>"}}'),
             "found activation ELU, expected Tanh or ReLU",
@@ -92,6 +107,11 @@ def test_other_zips_are_rejected(tmp_path: Path, change: Any, found: str) -> Non
             "found torch.float32 weights and",
         ),
         (put("action_net.bias", torch.tensor([0, torch.nan])), "found weights that are not finite"),
+        (put("action_net.bias", torch.zeros(1).expand(2)), "found another kind of"),
+        (put("action_net.bias", torch.zeros(2, device="meta")), "found another kind of"),
+        (put("action_net.bias", torch.zeros(2).to_sparse()), "found another kind of"),
+        (put(f"mlp_extractor.policy_net.{'9' * 5000}.bias", torch.zeros(2)), "found weights 'mlp"),
+        (lambda weights: weights.clear(), "found no weights, expected those of PPO"),
         (put("action_net.bias", "text"), "found another kind of `data` or `policy.pth`"),
         (put("mlp_extractor.policy_net.0.bias", torch.zeros(2, 2)), r"expected \[n, 4\] and \[n\]"),
     ],
@@ -106,11 +126,9 @@ def test_other_weights_are_rejected(tmp_path: Path, change: Any, found: str) -> 
     [
         (PPO, "Acrobot-v1", r"found weight \[64, 6\]"),
         (PPO, "MountainCarContinuous-v0", "found weights 'log_std'"),
-        (
-            DQN,
-            "CartPole-v1",
-            "found weights 'q_net.q_net.0.weight', expected those of an Mlp",
-        ),
+        (DQN, "Acrobot-v1", r"found weight \[64, 6\]"),
+        (QRDQN, "MountainCar-v0", r"found weight \[64, 2\]"),
+        (SAC, "MountainCarContinuous-v0", "found weights 'actor.*', expected those of PPO, A2C, T"),
     ],
 )
 def test_other_agents_are_rejected(
