@@ -98,7 +98,7 @@ async def drive(url: str, episodes: int, seed: int, concurrency: int, bar: "tqdm
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(concurrency, episodes)):
                     group.create_task(_run_episodes(client, numbers, seed))
-        except* NoAnswer as errors:
+        except ExceptionGroup as errors:  # the first has ended the others
             raise errors.exceptions[0] from None
         results.seconds = time.perf_counter() - start
     return results
@@ -161,7 +161,7 @@ class _Client:
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
             raise LostAnswer(str(error)) from error
         except aiohttp.ClientError as error:
-            raise NoAnswer(f"no HTTP from {self.url}: {error}".splitlines()[0]) from error
+            raise NoAnswer(f"no HTTP from {self.url}: {type(error).__name__}") from error
         seconds = time.perf_counter() - start
         if response.status >= 500:
             raise LostAnswer(f"status {response.status}")
