@@ -9,7 +9,7 @@ PIP = $(BIN)/pip install --quiet --disable-pip-version-check
 SERVE := .venv/serve.stamp
 DEV := .venv/dev.stamp
 
-.PHONY: run test check format train download export bench bench-micro bench-http bench-compare bench-traffic bench-polling bench-stages bench-scale bench-overload fuzz mutations soak clean
+.PHONY: run test check format train download export evaluate bench bench-micro bench-http bench-compare bench-traffic bench-polling bench-stages bench-scale bench-overload fuzz mutations soak clean
 
 run: $(SERVE)
 	$(BIN)/python -m cartpole.serve
@@ -34,6 +34,9 @@ download: $(DEV)
 
 export: $(DEV)
 	$(BIN)/python tools/export_model.py
+
+evaluate: $(DEV)
+	$(BIN)/python tools/evaluate.py
 
 bench: $(SERVE)
 	PYTHON=$(BIN)/python bench/bench.sh
