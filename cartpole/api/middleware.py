@@ -1,6 +1,7 @@
 """Counts and times what the application answers, and writes the access log."""
 
 import logging
+from collections.abc import Mapping
 from time import perf_counter_ns as clock
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,10 +19,16 @@ access = logging.getLogger("cartpole.access")
 
 
 class MetricsMiddleware:
-    """Counts each response, and logs it if `access_log` is set."""
+    """Counts each response, and logs it if `access_log` is set.
 
-    def __init__(self, app: ASGIApp, counters: WorkerCounters, access_log: bool) -> None:
-        self._app, self._counters, self._access_log = app, counters, access_log
+    `labels` has the route's label in the metrics of each path that is not its own label.
+    """
+
+    def __init__(
+        self, app: ASGIApp, counters: WorkerCounters, access_log: bool, labels: Mapping[str, str]
+    ) -> None:
+        self._app, self._counters = app, counters
+        self._access_log, self._labels = access_log, labels
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":  # lifespan, or WebSocket, which Starlette declines
@@ -31,7 +38,8 @@ class MetricsMiddleware:
         async def send_and_count(message: Message) -> None:
             if message["type"] == "http.response.start":
                 nanoseconds = clock() - started
-                self._counters.record_request(scope["path"], message["status"], nanoseconds)
+                route = self._labels.get(scope["path"], scope["path"])
+                self._counters.record_request(route, message["status"], nanoseconds)
                 if self._access_log:
                     _log(scope, message["status"], nanoseconds)
             await send(message)
