@@ -25,7 +25,7 @@ _POLICY = (
     b"default-src 'none'; connect-src 'self'; img-src 'self'; script-src 'self'; "
     b"style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_CACHING = [(b"cache-control", b"no-cache"), (b"vary", b"accept-encoding")]
+_CACHING = [(b"cache-control", b"no-cache"), (b"vary", b"Accept-Encoding")]
 _SECURITY = [(b"content-security-policy", _POLICY), (b"referrer-policy", b"no-referrer")]
 
 
