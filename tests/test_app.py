@@ -175,6 +175,9 @@ def test_the_access_log_is_printable(engine: Engine, caplog: Any, path: bytes) -
 
 def test_created_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert get(create_app(), "/inference", GOLDEN.encode())[0] == 200
+    monkeypatch.setenv("CARTPOLE_PAGE", "off")
+    assert get(create_app(), "/")[0] == 404
+    assert get(create_app(page=True), "/")[0] == 200
     monkeypatch.setenv("CARTPOLE_MODEL", "none.pt")
     with pytest.raises(BadPolicy, match=r"none\.pt"):
         create_app()

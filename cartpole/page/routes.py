@@ -13,7 +13,7 @@ from cartpole.api.responses import Headers, headers, render_error, respond
 from cartpole.api.routes import METHODS
 from cartpole.page.negotiation import choose_coding, names_tag
 
-_FILES = Path(__file__).parent / "files"
+FILES = Path(__file__).parent / "files"
 _INDEX = "index.html"  # served as /
 _TYPES = {
     ".css": b"text/css; charset=utf-8",
@@ -90,6 +90,6 @@ def page_routes() -> list[Route]:
             PageFile(path.read_bytes(), _TYPES[path.suffix]),
             methods=METHODS,
         )
-        for path in sorted(_FILES.iterdir())
+        for path in sorted(FILES.iterdir())
         if path.suffix in _TYPES
     ]
