@@ -26,8 +26,9 @@ def test_under_another_asgi_command() -> None:
         assert running.get("/")[0] == 200
         running.process.terminate()
         _, log = running.process.communicate(timeout=30)
-    (line,) = (line for line in log.splitlines() if line.endswith("127.0.0.1") and "µs" in line)
-    assert f"] GET /inference?{GOLDEN} 200 " in line
+    lines = [line for line in log.splitlines() if line.endswith("127.0.0.1") and "µs" in line]
+    for line, target in zip(lines, (f"/inference?{GOLDEN}", "/"), strict=True):
+        assert f"] GET {target} 200 " in line
 
 
 def test_from_a_wheel_in_another_folder(tmp_path: Path, policy: Policy) -> None:

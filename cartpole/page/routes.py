@@ -68,8 +68,8 @@ class PageFile:
         if expected and not names_tag(expected, chosen.tag, weak=False):
             return _error(412, "If-Match does not name the file's present ETag")
         if known and names_tag(known, chosen.tag, weak=True):
-            return 304, b"", chosen.unchanged
-        return 200, chosen.body, chosen.headers
+            return 304, b"", [*chosen.unchanged]
+        return 200, chosen.body, [*chosen.headers]  # a copy: middleware may add to it
 
 
 def _error(status: int, message: str) -> tuple[int, bytes, Headers]:

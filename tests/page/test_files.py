@@ -271,13 +271,17 @@ def test_the_page_does_not_stop_a_batch(server: Server) -> None:
         assert [statuses(read_all(client)).count(200) for client in (first, second)] == [4, 3]
 
 
-def test_asked_by_many_at_once(app: Starlette) -> None:
-    """Nothing of one answer shows in another: the files' headers are shared, never changed."""
+def test_a_middleware_may_change_the_headers_of_an_answer(app: Starlette) -> None:
+    async def with_more_headers(scope: Any, receive: Any, send: Any) -> None:
+        async def add_and_send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"].append((b"x", b"y"))
+            await send(message)
 
-    async def run() -> list[tuple[int, Any, bytes]]:
-        accepted = [b"gzip", b"identity"] * 50
-        lines = [[(b"accept-encoding", one)] for one in accepted]
-        return await asyncio.gather(*(call(app, "GET", "/", b"", one) for one in lines))
+        await app(scope, receive, add_and_send)
 
-    answers = asyncio.run(run())
-    assert all(answer == answers[number % 2] for number, answer in enumerate(answers))
+    for known in ([], [(b"if-none-match", b"*")]):
+        before = get(app, "/", lines=known)
+        added = asyncio.run(call(with_more_headers, "GET", "/", lines=known))
+        assert added[1] == before[1] | {b"x": b"y"}
+        assert get(app, "/", lines=known) == before
