@@ -9,12 +9,21 @@ const PERIOD = 250; // ms between two drawings
 const LIMIT = 1000; // ms for an answer
 const LONGEST_WAIT = 100; // ms between two single questions, on a machine too slow for gaps
 const UNKNOWN = -1;
+const COARSEST = 8; // cells
 
 // From the upper left; angle grows to the right, angular velocity upwards.
 const CELLS = Array.from({ length: SIDE * SIDE }, (_, i) => [
   MAX_ANGLE * (((i % SIDE) / (SIDE - 1)) * 2 - 1),
   MAX_RATE * (1 - (Math.floor(i / SIDE) / (SIDE - 1)) * 2),
 ]);
+
+// Single questions go from coarse to fine: [cell, side of the square that it stands for until then].
+const ORDER = [COARSEST, 4, 2, 1].flatMap((stride) =>
+  CELLS.flatMap((_, i) => {
+    const both = (i % SIDE) | Math.floor(i / SIDE); // a multiple of what both are multiples of
+    return both % stride || (stride < COARSEST && both % (2 * stride) === 0) ? [] : [[i, stride]];
+  }),
+);
 
 export class DecisionMap {
   #actions = new Int8Array(CELLS.length).fill(UNKNOWN);
@@ -27,7 +36,7 @@ export class DecisionMap {
   #answered = 0; // when it was answered
 
   constructor(figure) {
-    [this.left, this.right, this.dot] = [".left", ".right", ".dot"].map((name) =>
+    [this.left, this.right, this.dot] = ["path.left", "path.right", ".dot"].map((name) =>
       figure.querySelector(name),
     );
     this.slice = figure.querySelector("#slice");
@@ -79,20 +88,25 @@ export class DecisionMap {
 
   async #askNext() {
     const start = performance.now();
-    try {
-      const { left, right } = await ask([0, 0, ...CELLS[this.#known]], LIMIT);
-      this.#actions[this.#known++] = left < right ? 1 : 0;
-    } catch {
-      return false;
-    } finally {
-      this.#answered = performance.now();
-      this.#trip = this.#answered - start;
-    }
+    const [cell, stride] = ORDER[this.#known];
+    const answer = await ask([0, 0, ...CELLS[cell]], LIMIT).catch(() => null);
+    this.#answered = performance.now();
+    this.#trip = this.#answered - start;
+    if (!answer) return false;
+    this.#fillSquare(cell, stride, answer.left < answer.right ? 1 : 0);
+    this.#known += 1;
     if (this.#known === CELLS.length || start - this.#renewed >= PERIOD) {
       this.#renewed = start;
       this.#draw();
     }
     return true;
+  }
+
+  #fillSquare(cell, stride, action) {
+    const width = Math.min(stride, SIDE - (cell % SIDE));
+    for (let i = cell; i < Math.min(CELLS.length, cell + stride * SIDE); i += SIDE) {
+      this.#actions.fill(action, i, i + width);
+    }
   }
 
   #draw() {

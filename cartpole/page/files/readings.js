@@ -3,10 +3,12 @@
 import { RoundTrips } from "./trips.js";
 
 const PERIOD = 100; // ms: digits that change 50 times a second can't be read
+const LEAST_SCALE = 1;
+const DECAY = 0.98; // each PERIOD
 
 export class Readings {
   #answer = null; // the last one that is not drawn yet
-  #scale = 1; // the largest logit so far
+  #scale = LEAST_SCALE; // the logit of a full bar: the largest one of late
   #drawn = 0;
 
   constructor(byId) {
@@ -31,7 +33,7 @@ export class Readings {
   }
 
   #drawLogits({ left, right }) {
-    this.#scale = Math.max(this.#scale, Math.abs(left), Math.abs(right));
+    this.#scale = Math.max(LEAST_SCALE, DECAY * this.#scale, Math.abs(left), Math.abs(right));
     this.#drawLogit("left", left, left >= right);
     this.#drawLogit("right", right, left < right);
     const probability = 1 / (1 + Math.exp(-Math.abs(left - right)));

@@ -22,7 +22,7 @@ export class Status {
     if (state === "paused") return "Time stands still.";
     if (state === "disconnected") return "No answer from the service. The pole waits; trying again.";
     const next = isPolicyOn ? "Starting anew in 2 seconds." : "Reset starts anew.";
-    return `Fallen after ${steps} ${steps === 1 ? "step" : "steps"}. ${next}`;
+    return `The pole fell after ${steps} ${steps === 1 ? "step" : "steps"}. ${next}`;
   }
 
   #say(text, isPassing = false) {
