@@ -16,8 +16,8 @@ _STEPS = (1, 2, 5)  # of each power of ten
 MICROSECONDS = (5, *(step * 10**power for power in range(1, 6) for step in _STEPS), 10**6)
 _NANOSECONDS = tuple(1000 * limit for limit in MICROSECONDS)
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # one forward holds at most 256 rows
-PAGE = "page"  # the label of the live page and its files
-ROUTES = ("/inference", "/health/live", "/health/ready", "/metrics", PAGE, "other")
+PAGE, OTHER = "page", "other"  # the live page and its files; unknown paths
+ROUTES = ("/inference", "/health/live", "/health/ready", "/metrics", PAGE, OTHER)
 STATUSES = (200, 204, 400, 404, 405, 500, 503)
 PAGE_STATUSES = (200, 304, 405, 406, 412, 500)
 
@@ -165,8 +165,7 @@ class WorkerCounters:
         cells[_REQUEST + _DURATION_SUM] += nanoseconds * requests
 
     def record_request(self, route: str, status: int, nanoseconds: int) -> None:
-        """Count one request that the application has answered; an unknown route is "other"."""
-        route = route if route in COLUMNS.requests else "other"
+        """Count one request that the application has answered; route is one of ROUTES."""
         column = COLUMNS.requests[route].get(status)
         if column is not None:
             self.cells[column] += 1
