@@ -27,6 +27,11 @@ if not find_chromium():
     collect_ignore_glob = ["test_browser*"]  # test_chromium.py says so, in one line
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the test that waits for two minutes, so that all others run beside it."""
+    items.sort(key=lambda item: item.name != "test_the_heap_does_not_grow_in_two_minutes")
+
+
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """The path of Chromium's executable. Where none is, tests fail if REQUIRE_CHROMIUM is set."""

@@ -52,23 +52,38 @@ def test_it_balances_for_500_steps_and_survives_a_push_and_a_tilt(live: LivePage
     assert logits[2] == pytest.approx(softmax, abs=0.002)
 
 
+def disturbances(live: LivePage) -> list[list[float]]:
+    """The changes of the state that are not a step with the answer to exactly that state."""
+    observations, answers = live.recorded("observations"), live.recorded("answers")
+    env, found = cartpole(), []
+    for before, after in pairwise(observations[1:]):
+        env.state = np.array(parse(before))
+        if before in answers:
+            env.step(answers[before])
+        if parse(after) != pytest.approx(tuple(env.state), abs=1e-9):
+            found.append(np.subtract(parse(after), parse(before)).round(9).tolist())
+    return found
+
+
 def test_each_step_follows_from_the_answer_to_exactly_its_state(live: LivePage) -> None:
     live.wait_for_steps(50)
     live.press("Push left")
     live.press("Tilt right")
     live.wait_for_steps(50)
-    observations, answers = live.recorded("observations"), live.recorded("answers")
     assert live.recorded("most") == 1
-    env = cartpole()
-    disturbances = []
-    for before, after in pairwise(observations[1:]):
-        if before in answers:
-            env.state = np.array(parse(before))
-            env.step(answers[before])
-            assert parse(after) == pytest.approx(tuple(env.state), abs=1e-9)
-        else:
-            disturbances.append(np.subtract(parse(after), parse(before)).round(9).tolist())
-    assert disturbances == [[0, -PUSH, 0, 0], [0, 0, TILT, 0]]
+    assert disturbances(live) == [[0, -PUSH, 0, 0], [0, 0, TILT, 0]]
+
+
+def test_an_answer_to_a_state_that_is_no_more_is_not_used(live: LivePage) -> None:
+    live.wait_for_steps(20)
+    held: list[Route] = []
+    live.page.route("**/inference?*", lambda route: held.append(route))
+    live.sleep(0.2)
+    live.press("Reset")
+    live.page.unroute("**/inference?*")
+    held[0].continue_()
+    live.wait_for_steps(20)
+    assert len(disturbances(live)) == 1  # the new start
 
 
 def test_a_late_answer_stops_time_and_nothing_is_caught_up(live: LivePage) -> None:

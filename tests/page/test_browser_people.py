@@ -37,13 +37,24 @@ def check_axe(live: LivePage) -> None:
     assert results.violations_count == 0, results.generate_report()
 
 
-def test_390_pixels_without_sideways_scrolling(server: Server, open_page: Open) -> None:
+def test_390_pixels_hold_everything(server: Server, open_page: Open) -> None:
     live = open_page(server, viewport=NARROW)
     live.wait_for_steps(20)
-    assert live.page.evaluate("document.documentElement.scrollWidth") == NARROW["width"]
+    check_width(live)
     live.page.route("**/inference?*", lambda route: route.abort())
     live.wait_for_state("disconnected")
+    check_width(live)
+
+
+def check_width(live: LivePage) -> None:
+    """Nothing is scrolled to sideways, and no control or number is cut off."""
     assert live.page.evaluate("document.documentElement.scrollWidth") == NARROW["width"]
+    edges = """[...document.querySelectorAll("button, .number, p, svg")].map((element) => {
+      const { left, right } = element.getBoundingClientRect();
+      return [left, right];
+    })"""
+    for left, right in live.page.evaluate(edges):
+        assert 0 <= left <= right <= NARROW["width"]
 
 
 def test_reduced_motion_starts_paused_and_animates_nothing(server: Server, open_page: Open) -> None:
