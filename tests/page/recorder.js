@@ -1,11 +1,14 @@
 // Runs before the page's own scripts: records its questions, their answers and what it shows.
 
-window.recorded = { questions: [], observations: [], answers: {}, inFlight: 0, most: 0, tries: [] };
+window.recorded = { questions: [], observations: [], times: [], answers: {}, inFlight: 0, most: 0 };
+
+// hold() holds the answers back until release(), without an outage for the page.
+let held;
+window.hold = () => { held = new Promise((resolve) => { window.release = resolve; }); };
 
 const { fetch } = window;
 window.fetch = async (url, options) => {
   recorded.most = Math.max(recorded.most, ++recorded.inFlight);
-  recorded.tries.push(performance.now());
   const query = new URL(url, location).searchParams;
   const state = ["position", "velocity", "angle", "angular_velocity"].map((name) => query.get(name));
   recorded.questions.push(state.join(" "));
@@ -13,6 +16,7 @@ window.fetch = async (url, options) => {
     const response = await fetch(url, options);
     const answer = await response.clone().json();
     recorded.answers[state.join(" ")] = answer.left < answer.right ? 1 : 0;
+    await held;
     return response;
   } finally {
     recorded.inFlight -= 1;
@@ -21,6 +25,9 @@ window.fetch = async (url, options) => {
 
 addEventListener("DOMContentLoaded", () => {
   const stage = document.getElementById("cartpole");
-  const record = () => recorded.observations.push(stage.dataset.observation);
+  const record = () => {
+    recorded.observations.push(stage.dataset.observation);
+    recorded.times.push(performance.now());
+  };
   new MutationObserver(record).observe(stage, { attributeFilter: ["data-observation"] });
 });

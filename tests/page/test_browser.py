@@ -7,7 +7,6 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from playwright.sync_api import Route
 
 from bench.server import Server
 from tests.page.conftest import Open
@@ -15,6 +14,7 @@ from tests.support.live_page import LivePage, parse
 
 PUSH = 0.4  # m/s
 TILT = 0.1  # rad
+MOST_CAUGHT_UP = 7  # steps: 100 ms, and the ends of the time in which they are counted
 
 
 def cartpole() -> Any:
@@ -45,7 +45,8 @@ def test_it_balances_for_500_steps_and_survives_a_push_and_a_tilt(live: LivePage
         live.wait_for_steps(200)
     assert live.state == "balancing"
     assert live.status == ""
-    assert live.number("best") == live.number("steps") >= 900
+    assert live.number("best") >= 900
+    assert live.number("steps") >= 900
     assert 0 < live.number("p50") <= live.number("p99")
     logits = live.page.evaluate("[left, right, probability].map((e) => Number(e.textContent))")
     softmax = 1 / (1 + np.exp(-abs(logits[0] - logits[1])))
@@ -76,29 +77,23 @@ def test_each_step_follows_from_the_answer_to_exactly_its_state(live: LivePage) 
 
 def test_an_answer_to_a_state_that_is_no_more_is_not_used(live: LivePage) -> None:
     live.wait_for_steps(20)
-    held: list[Route] = []
-    live.page.route("**/inference?*", lambda route: held.append(route))
-    live.sleep(0.2)
+    live.wait_until_held()
     live.press("Reset")
-    live.page.unroute("**/inference?*")
-    held[0].continue_()
+    live.page.evaluate("release()")
     live.wait_for_steps(20)
     assert len(disturbances(live)) == 1  # the new start
 
 
 def test_a_late_answer_stops_time_and_nothing_is_caught_up(live: LivePage) -> None:
     live.wait_for_steps(20)
-    held: list[Route] = []
-    live.page.route("**/inference?*", lambda route: held.append(route))
-    live.sleep(0.2)
-    steps, observation = live.number("steps"), live.observation
+    live.wait_until_held()
+    asked, observation = live.recorded("inFlight"), live.observation
     live.sleep(0.5)
-    assert (live.number("steps"), live.observation) == (steps, observation)
-    assert len(held) == 1
-    live.page.unroute("**/inference?*")
-    held[0].continue_()
-    live.sleep(0.5)
-    assert steps < live.number("steps") < steps + 40
+    assert (asked, live.observation, live.state) == (1, observation, "balancing")
+    live.page.evaluate("release()")
+    live.wait_for_steps(50)
+    assert live.recorded("most") == 1
+    assert live.most_steps(0.5) <= 25 + MOST_CAUGHT_UP
 
 
 @pytest.mark.parametrize(
@@ -114,6 +109,18 @@ def test_a_late_answer_stops_time_and_nothing_is_caught_up(live: LivePage) -> No
         (lambda live: live.page.keyboard.type("aprs PR"), (0, 0)),
         (lambda live: click_stage(live, 0.1), (PUSH, 0)),
         (lambda live: click_stage(live, 0.9), (-PUSH, 0)),
+    ],
+    ids=[
+        "push left",
+        "push right",
+        "tilt left",
+        "tilt right",
+        "arrow",
+        "shift and arrow",
+        "another key",
+        "letters",
+        "left of the cart",
+        "right of the cart",
     ],
 )
 def test_what_pushes_and_by_how_much(
@@ -155,7 +162,7 @@ def test_the_policy_switched_off_asks_nothing_and_the_pole_falls_and_stays_down(
     live.sleep(2.5)
     assert (live.state, live.observation) == ("fallen", fallen)
     live.switch_policy()
-    live.wait_for_state("balancing", seconds=4)
+    live.wait_for_state("balancing")
     assert max(map(abs, parse(live.recorded("observations")[-1]))) < 1
     assert live.number("best") > live.number("steps")
 
@@ -165,10 +172,10 @@ def test_with_the_policy_on_it_starts_anew_after_two_seconds(live: LivePage) -> 
     live.page.evaluate(
         "for (let i = 0; i < 3; i += 1) document.getElementById('tilt-left').click()"
     )
-    live.wait_for_state("fallen", seconds=2)
-    live.sleep(1.5)
+    live.wait_for_state("fallen")
+    live.sleep(1)
     assert live.state == "fallen"
-    live.wait_for_state("balancing", seconds=3)
+    live.wait_for_state("balancing")
     live.wait_for_steps(20)
 
 
@@ -181,8 +188,9 @@ def test_pause_reset_and_slow_motion(paused: LivePage) -> None:
     assert max(map(abs, paused.observation)) <= 0.05
     paused.press("Slow motion")
     paused.press("Pause")
-    paused.sleep(2)
-    assert 5 <= paused.number("steps") <= 21
+    since = len(paused.recorded("times"))
+    paused.wait_for_steps(20)
+    assert paused.most_steps(1, since) <= 10 + 2
     buttons = "[pause, slow].map((button) => button.getAttribute('aria-pressed'))"
     assert paused.page.evaluate(buttons) == ["false", "true"]
 
@@ -199,8 +207,8 @@ def test_hidden_it_rests_and_asks_nothing(live: LivePage) -> None:
     assert live.asked_during(lambda: live.sleep(1)) == 0
     assert live.number("steps") == steps
     live.page.evaluate(hide, False)
-    live.sleep(0.5)
-    assert steps < live.number("steps") < steps + 40
+    live.wait_for_steps(50)
+    assert live.most_steps(0.5) <= 25 + MOST_CAUGHT_UP
 
 
 def test_the_physics_is_gymnasium_s(live: LivePage) -> None:

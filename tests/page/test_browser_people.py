@@ -60,7 +60,7 @@ def check_width(live: LivePage) -> None:
 def test_reduced_motion_starts_paused_and_animates_nothing(server: Server, open_page: Open) -> None:
     live = open_page(server, reduced_motion="reduce")
     live.sleep(1)
-    assert (live.state, live.number("steps"), live.recorded("tries")) == ("paused", 0, [])
+    assert (live.state, live.number("steps"), live.recorded("questions")) == ("paused", 0, [])
     live.press("Pause")
     live.wait_for_steps(20)
     moving = """[...document.querySelectorAll("*")].filter((element) => {

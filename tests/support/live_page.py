@@ -86,9 +86,21 @@ class LivePage:
 
     def asked_during(self, act: Callable[[], object]) -> int:
         """How many questions the page asks meanwhile."""
-        before = len(self.recorded("tries"))
+        before = len(self.recorded("questions"))
         act()
-        return len(self.recorded("tries")) - before
+        return len(self.recorded("questions")) - before
+
+    def wait_until_held(self) -> None:
+        """Hold the next answer back, and wait until time stands still; `release()` ends it."""
+        self.page.evaluate("hold()")
+        asked = -1
+        while asked != (asked := len(self.recorded("questions"))):
+            self.sleep(0.2)
+
+    def most_steps(self, seconds: float, since: int = 0) -> int:
+        """The most changes of the observation within any time of this length."""
+        times: list[float] = self.recorded("times")[since:]
+        return max(sum(0 <= time - start <= seconds * 1000 for time in times) for start in times)
 
 
 def parse(observation: str) -> State:
