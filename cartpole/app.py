@@ -10,6 +10,8 @@ from cartpole import logs
 from cartpole.api.inference import Inference
 from cartpole.api.middleware import MetricsMiddleware
 from cartpole.api.routes import Ready, answer_internal_error, answer_no_route, routes
+from cartpole.metrics.counters import PAGE
+from cartpole.page.routes import page_routes
 from cartpole.predictor import load, set_threads
 from cartpole.settings import read_environment
 
@@ -18,6 +20,7 @@ def create_app(
     inference: Inference | None = None,
     ready: Ready | None = None,
     access_log: bool | None = None,
+    page: bool | None = None,
 ) -> Starlette:
     """The application, for any ASGI server: `uvicorn --factory cartpole.app:create_app`.
 
@@ -26,6 +29,7 @@ def create_app(
             variables say.
         ready: the endpoint of GET /health/ready; by default one that is always ready.
         access_log: whether each request is logged; by default as CARTPOLE_ACCESS_LOG says.
+        page: whether GET / serves the live page; by default as CARTPOLE_PAGE says.
 
     Raises:
         BadPolicy: the model file can't be served.
@@ -35,14 +39,19 @@ def create_app(
         settings = read_environment(os.environ)
         logs.configure(settings)
         access_log = settings.access_log if access_log is None else access_log
+        page = settings.page if page is None else page
         set_threads(settings.threads)
         inference = Inference(load(settings.model, settings.engine))
     predictor = inference.predictor
+    page_files = [] if page is False else page_routes()
     middleware = Middleware(
-        MetricsMiddleware, counters=predictor.counters, access_log=bool(access_log)
+        MetricsMiddleware,
+        counters=predictor.counters,
+        access_log=bool(access_log),
+        labels={route.path: PAGE for route in page_files},
     )
     app = Starlette(
-        routes=routes(inference, ready or Ready(predictor)),
+        routes=[*routes(inference, ready or Ready(predictor)), *page_files],
         exception_handlers={HTTPException: answer_no_route, Exception: answer_internal_error},
         middleware=[middleware],
     )

@@ -16,10 +16,16 @@ _STEPS = (1, 2, 5)  # of each power of ten
 MICROSECONDS = (5, *(step * 10**power for power in range(1, 6) for step in _STEPS), 10**6)
 _NANOSECONDS = tuple(1000 * limit for limit in MICROSECONDS)
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # one forward holds at most 256 rows
-ROUTES = ("/inference", "/health/live", "/health/ready", "/metrics", "other")
+PAGE, OTHER = "page", "other"  # the live page and its files; unknown paths
+ROUTES = ("/inference", "/health/live", "/health/ready", "/metrics", PAGE, OTHER)
 STATUSES = (200, 204, 400, 404, 405, 500, 503)
+PAGE_STATUSES = (200, 304, 405, 406, 412, 500)
 
 logger = logging.getLogger("cartpole")
+
+
+def _statuses(route: str) -> tuple[int, ...]:
+    return PAGE_STATUSES if route == PAGE else STATUSES
 
 
 class _Columns:
@@ -30,7 +36,7 @@ class _Columns:
         self.pid, self.connections, self.accepted = self._add(1), self._add(1), self._add(1)
         self.ready, self.restarts = self._add(1), self._add(1)
         self.heartbeats, self.total_requests = self._add(1), self._add(1)
-        self.requests = {route: self._add_each(STATUSES) for route in ROUTES}
+        self.requests = {route: self._add_each(_statuses(route)) for route in ROUTES}
         self.rejections = self._add_each(REJECTIONS)
         # A histogram has a cell for each bucket, one for values above all limits, and the sum.
         self.request_seconds = self._add(len(MICROSECONDS) + 2)
@@ -158,9 +164,8 @@ class WorkerCounters:
         cells[_REQUEST + bisect_left(_NANOSECONDS, nanoseconds)] += requests
         cells[_REQUEST + _DURATION_SUM] += nanoseconds * requests
 
-    def record_request(self, path: str, status: int, nanoseconds: int) -> None:
-        """Count one request that the application has answered."""
-        route = path if path in COLUMNS.requests else "other"
+    def record_request(self, route: str, status: int, nanoseconds: int) -> None:
+        """Count one request that the application has answered; route is one of ROUTES."""
         column = COLUMNS.requests[route].get(status)
         if column is not None:
             self.cells[column] += 1
