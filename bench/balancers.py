@@ -1,18 +1,15 @@
 """nginx and HAProxy in front of running instances, with the files of deploy/ but other ports."""
 
 import re
-import socket
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.server import Server, free_port
+from bench.server import Server, free_port, wait_until_ready
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
-READY_SECONDS = 10
 # The part of nginx's own configuration that deploy/nginx.conf is included in. The master process
 # is left out, so that the balancer is the process that was started.
 NGINX = """daemon off; master_process off; pid {folder}/pid; error_log stderr crit;
@@ -40,7 +37,7 @@ def balancing(program: str, instances: Sequence[int], folder: Path) -> Iterator[
         folder: an empty folder for its configuration and its socket.
 
     Raises:
-        RuntimeError: it did not listen within ten seconds.
+        RuntimeError: it exited, or did not listen within a minute.
     """
     port = free_port()
     command = {"nginx": _nginx, "haproxy": _haproxy}[program](port, instances, folder)
@@ -48,7 +45,7 @@ def balancing(program: str, instances: Sequence[int], folder: Path) -> Iterator[
     admin = folder / "admin.sock" if program == "haproxy" else None
     balancer = Balancer(process, port, admin=admin)
     try:
-        _wait_until_listening(balancer)
+        wait_until_ready(balancer)
         yield balancer
     finally:
         process.terminate()
@@ -75,14 +72,3 @@ def _haproxy(port: int, instances: Sequence[int], folder: Path) -> list[str]:
     text = _with_ports((DEPLOY / "haproxy.cfg").read_text(), port, instances)
     (folder / "haproxy.cfg").write_text(text.replace("/run/haproxy", str(folder)))
     return ["haproxy", "-db", "-q", "-f", str(folder / "haproxy.cfg")]
-
-
-def _wait_until_listening(balancer: Balancer) -> None:
-    deadline = time.monotonic() + READY_SECONDS
-    while time.monotonic() < deadline and balancer.process.poll() is None:
-        try:
-            with socket.create_connection(("127.0.0.1", balancer.port), timeout=1):
-                return
-        except OSError:
-            time.sleep(0.02)
-    raise RuntimeError(f"{balancer.process.args!r} does not listen on port {balancer.port}")
