@@ -86,7 +86,6 @@ def test_image(image: Image) -> None:
             assert image.run(image.health_check(), CARTPOLE_PORT=port) == (0, "")
             send_signal(server.process, signal.SIGTERM)
             wait_until(lambda: server.get("/health/ready")[0] == 503)
-            assert image.run(image.health_check(), CARTPOLE_PORT=port) == (0, "")
             log = server.process.communicate(timeout=60)[1]
             assert server.process.returncode == 0, log
             assert ('"process":1,' in log) == (not flags)  # a supervisor of several logs nothing

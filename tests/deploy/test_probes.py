@@ -74,7 +74,7 @@ def test_probes_and_pre_stop(spec: Object, grace: int) -> None:
         str(BUNDLED_MODEL) if flag == "/mnt/models/model_traced.pt" else flag
         for flag in container.get("args", [])
     ]
-    given = environment(container) | {"CARTPOLE_DRAIN_SECONDS": "1", "CARTPOLE_HOST": "127.0.0.1"}
+    given = environment(container) | {"CARTPOLE_DRAIN_SECONDS": "3", "CARTPOLE_HOST": "127.0.0.1"}
     with serving(*flags, environ=given) as server:
         assert [probe(server, container, name) for name in ("startup", "readiness")] == [200] * 2
         assert probe(server, container, "liveness") == 200
