@@ -93,7 +93,7 @@ def serving(
     )
     server = Server(process, port, _trusting() if tls else None)
     try:
-        _wait_until_ready(server)
+        wait_until_ready(server)
         yield server
     finally:
         _stop(process)
@@ -126,7 +126,12 @@ def _trusting() -> ssl.SSLContext:
     return context
 
 
-def _wait_until_ready(server: Server) -> None:
+def wait_until_ready(server: Server) -> None:
+    """Wait until it accepts connections.
+
+    Raises:
+        RuntimeError: the server exited, or was not ready within a minute.
+    """
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
         if server.process.poll() is not None:

@@ -23,7 +23,7 @@ from tests.support.paths import ROOT
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = [
     path
-    for folder in (".", "docs", "models/CartPole-v1")
+    for folder in (".", "docs", "deploy", "models/CartPole-v1")
     for path in sorted((ROOT / folder).glob("*.md"))
 ]
 CURRENT = [path for path in DOCUMENTS if path.name != "CHANGELOG.md"]
@@ -31,7 +31,17 @@ MAX_README_WORDS = 1500
 
 EXAMPLES = {"--greeting", "cartpole/policy/plain.py"}  # of CONTRIBUTING.md, to be written
 RESULTS = {"bench/results/"}  # made by running
-FOREIGN_FLAGS = {"--env", "--factory", "--help", "--index-url", "--strict"}  # of other programs
+FOREIGN_FLAGS = {
+    "--build-arg",
+    "--env",
+    "--factory",
+    "--format",
+    "--help",
+    "--index-url",
+    "--read-only",
+    "--rm",
+    "--strict",
+}  # of other programs
 
 Rows = list[tuple[str, bytes, int]]
 

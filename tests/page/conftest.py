@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from bench.server import Server, serving
 from tests.support.live_page import LivePage
+from tests.support.needs import TEST_ALL
 
 RECORDER = Path(__file__).with_name("recorder.js")
 EXECUTABLES = ["chromium", "chromium-browser", "google-chrome"]
@@ -34,10 +35,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    """The path of Chromium's executable. Where none is, tests fail if REQUIRE_CHROMIUM is set."""
+    """The path of Chromium's executable. Where none is, tests fail if CARTPOLE_TEST_ALL is set."""
     executable = find_chromium()
     if executable is None:
-        (pytest.fail if os.environ.get("REQUIRE_CHROMIUM") else pytest.skip)(MISSING)
+        (pytest.fail if TEST_ALL else pytest.skip)(MISSING)
     return executable
 
 

@@ -1,6 +1,7 @@
 """A client with a constant request rate on keep-alive connections; it counts every response."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ class Load:
         lost: not answered at all, though the connection was new.
         other: answered otherwise.
         stop: set to end it.
+        each: how many requests each connection's client is to send.
     """
 
     port: int
@@ -37,20 +39,25 @@ class Load:
     bodies: set[bytes] = field(default_factory=set)
     other: list[bytes] = field(default_factory=list)
     stop: bool = False
+    each: int = 0
+    _started: float = 0
 
     async def run(self, seconds: float) -> None:
-        started = time.monotonic()
-        count = int(self.rate * seconds / CONNECTIONS)
-        await asyncio.gather(
-            *(self._client(started, number, count) for number in range(CONNECTIONS))
-        )
+        self._started = time.monotonic()
+        self.each = int(self.rate * seconds / CONNECTIONS)
+        await asyncio.gather(*(self._client(number) for number in range(CONNECTIONS)))
 
-    async def _client(self, started: float, number: int, count: int) -> None:
+    def finish(self) -> int:
+        """End it once everything that is due by now was sent: rate times time, returned."""
+        self.each = int(self.rate * (time.monotonic() - self._started) / CONNECTIONS) + 1
+        return self.each * CONNECTIONS
+
+    async def _client(self, number: int) -> None:
         connection: Connection | None = None
-        for index in range(count):
-            due = started + (index * CONNECTIONS + number) / self.rate
+        for index in itertools.count():
+            due = self._started + (index * CONNECTIONS + number) / self.rate
             await asyncio.sleep(max(0.0, due - time.monotonic()))
-            if self.stop:
+            if self.stop or index >= self.each:
                 break
             self.sent += 1
             connection = await self._ask(connection)
