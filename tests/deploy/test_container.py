@@ -37,7 +37,8 @@ def test_context_is_what_the_build_needs(tmp_path: Path) -> None:
     }
     files = [str(path) for path in tmp_path.rglob("*") if path.is_file()]
     assert not [name for name in files if name.endswith(".pyc")]
-    assert sum(name.endswith(".pt") for name in files) == 1
+    models = [path.name for path in (tmp_path / "models").rglob("*") if path.is_file()]
+    assert models == ["model_traced.pt"]
 
 
 def test_tag_is_the_version() -> None:
