@@ -25,7 +25,7 @@ from tests.support.manifests import (
     read,
 )
 from tests.support.metrics import scrape
-from tests.support.needs import needs
+from tests.support.needs import may_lack
 from tests.support.paths import GOLDEN
 
 PLAIN = [
@@ -62,7 +62,7 @@ def test_file_fits_its_schema(path: Path) -> None:
         check(one)
 
 
-@needs("kubectl")
+@may_lack("kubectl")
 def test_what_is_built_fits_its_schemas(built: Sequence[Object]) -> None:
     for one in built:
         check(one)
@@ -88,7 +88,7 @@ def test_a_kind_without_a_schema_is_refused() -> None:
         check({"apiVersion": "example.org/v1", "kind": "Other", "metadata": {"name": "x"}})
 
 
-@needs("kubectl")
+@may_lack("kubectl")
 def test_all_pods_are_restricted(built: Sequence[Object]) -> None:
     """As the Pod Security Standards' profile `restricted` asks, and with a read-only root."""
     for spec in pod_specs(built):
@@ -105,7 +105,7 @@ def test_all_pods_are_restricted(built: Sequence[Object]) -> None:
         assert kinds <= {"configMap", "emptyDir"}
 
 
-@needs("kubectl")
+@may_lack("kubectl")
 def test_selectors_find_the_pods(tmp_path: Path) -> None:
     built = objects("kubernetes", tmp_path)
     deployment, service = pick(built, "Deployment"), pick(built, "Service")
@@ -148,7 +148,7 @@ def test_autoscaler_reads_a_metric_of_the_service() -> None:
         assert 'route="/inference"' in query
 
 
-@needs("kubectl")
+@may_lack("kubectl")
 def test_policy_of_a_config_map(tmp_path: Path) -> None:
     built = objects("policy-configmap", tmp_path)
     found = pick(built, "ConfigMap")
