@@ -47,7 +47,7 @@ class LivePage:
         deadline = time.monotonic() + seconds
         while not self.page.evaluate(condition):
             assert time.monotonic() < deadline, f"{condition} after {seconds} s"
-            self.sleep(0.02)
+            self.sleep(0.05)
 
     def wait_for_state(self, state: str, seconds: float = OPEN_SECONDS) -> None:
         self.wait(f"document.documentElement.dataset.state === '{state}'", seconds)
