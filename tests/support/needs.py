@@ -14,6 +14,6 @@ def needs(*programs: str) -> pytest.MarkDecorator:
 
 
 def may_lack(*programs: str) -> pytest.MarkDecorator:
-    """Skip a test unless these programs are found, in CI too: Debian has none that is new enough."""
+    """Skip a test unless these programs are found, in CI too: Debian has none new enough."""
     missing = [program for program in programs if not shutil.which(program)]
     return pytest.mark.skipif(bool(missing), reason=f"not on this machine: {', '.join(missing)}")
