@@ -7,17 +7,21 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 from cartpole import logs
+from cartpole.api.batches import Batches
 from cartpole.api.inference import Inference
 from cartpole.api.middleware import MetricsMiddleware
+from cartpole.api.request_bodies import BODY_BYTES
 from cartpole.api.routes import Ready, answer_internal_error, answer_no_route, routes
 from cartpole.predictor import load, set_threads
 from cartpole.settings import read_environment
+from cartpole.v2.routes import protocol_routes
 
 
 def create_app(
     inference: Inference | None = None,
     ready: Ready | None = None,
     access_log: bool | None = None,
+    body_bytes: int = BODY_BYTES,
 ) -> Starlette:
     """The application, for any ASGI server: `uvicorn --factory cartpole.app:create_app`.
 
@@ -26,6 +30,8 @@ def create_app(
             variables say.
         ready: the endpoint of GET /health/ready; by default one that is always ready.
         access_log: whether each request is logged; by default as CARTPOLE_ACCESS_LOG says.
+        body_bytes: the bound on a request's body, before and after decompression; without
+            `inference` as CARTPOLE_LIMIT_BODY says.
 
     Raises:
         BadPolicy: the model file can't be served.
@@ -37,12 +43,14 @@ def create_app(
         access_log = settings.access_log if access_log is None else access_log
         set_threads(settings.threads)
         inference = Inference(load(settings.model, settings.engine))
+        body_bytes = settings.limit_body
     predictor = inference.predictor
     middleware = Middleware(
         MetricsMiddleware, counters=predictor.counters, access_log=bool(access_log)
     )
+    ready, batches = ready or Ready(predictor), Batches(inference, body_bytes)
     app = Starlette(
-        routes=routes(inference, ready or Ready(predictor)),
+        routes=[*routes(batches, ready), *protocol_routes(batches, ready)],
         exception_handlers={HTTPException: answer_no_route, Exception: answer_internal_error},
         middleware=[middleware],
     )

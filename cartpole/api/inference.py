@@ -15,11 +15,12 @@ class Inference:
 
     Attributes:
         predictor: what gives the logits.
+        failures: the log of failing forwards.
     """
 
     def __init__(self, predictor: Predictor) -> None:
         self.predictor = predictor
-        self._failures = ForwardFailures()
+        self.failures = ForwardFailures()
 
     def answer(self, query: bytes) -> Answer:
         """The status and JSON body for a raw query string. Never raises."""
@@ -49,8 +50,8 @@ class Inference:
         try:
             left, right = self.predictor.predict(observation)
             answer = 200, render(left, right)
-            if self._failures.is_ongoing:
-                self._failures.recover()
+            if self.failures.is_ongoing:
+                self.failures.recover()
             return answer
         except Exception as error:
             return self._internal_error(error)
@@ -59,14 +60,14 @@ class Inference:
         try:
             logits = self.predictor.predict_all(observations)
             answers = [(200, render(left, right)) for left, right in logits]
-            if self._failures.is_ongoing:
-                self._failures.recover()
+            if self.failures.is_ongoing:
+                self.failures.recover()
             return answers
         except Exception:  # one observation may be the cause: the others get their answers
             return [self._answer_one(observation) for observation in observations]
 
     def _internal_error(self, error: Exception) -> Answer:
-        self._failures.record(error)
+        self.failures.record(error)
         return INTERNAL_ERROR
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

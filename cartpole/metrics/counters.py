@@ -6,8 +6,10 @@ cartpole/metrics/prometheus.py renders them.
 import logging
 import mmap
 import os
+import time
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from cartpole.metrics.rejections import REJECTIONS
@@ -16,10 +18,59 @@ _STEPS = (1, 2, 5)  # of each power of ten
 MICROSECONDS = (5, *(step * 10**power for power in range(1, 6) for step in _STEPS), 10**6)
 _NANOSECONDS = tuple(1000 * limit for limit in MICROSECONDS)
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # one forward holds at most 256 rows
-ROUTES = ("/inference", "/health/live", "/health/ready", "/metrics", "other")
-STATUSES = (200, 204, 400, 404, 405, 500, 503)
+INFER = "/v2/models/cartpole/infer"
+BATCH_ROUTES = ("/inference", INFER)  # that answer many rows to one request, by POST
+ROUTES = (
+    "/inference",
+    "/health/live",
+    "/health/ready",
+    "/metrics",
+    "/v2",
+    "/v2/health/live",
+    "/v2/health/ready",
+    "/v2/models/cartpole",
+    "/v2/models/cartpole/config",
+    INFER,
+    "/v2/models/cartpole/ready",
+    "/v2/models/cartpole/stats",
+    "/v2/models/stats",
+    "/v2/repository/index",
+    "other",
+)
+# Routes that also have a path with the version of the model.
+_VERSIONED = {
+    route.replace("/cartpole", "/cartpole/versions/1"): route
+    for route in ROUTES
+    if route.startswith("/v2/models/cartpole")
+}
+STATUSES = (200, 204, 400, 404, 405, 413, 415, 500, 503)
 
 logger = logging.getLogger("cartpole")
+
+
+@dataclass(frozen=True, slots=True)
+class BatchTimes:
+    """What a batch request took, in nanoseconds: as a whole, and the parts of that."""
+
+    total: int
+    parse: int
+    forwards: int
+    render: int
+
+
+class _BatchColumns:
+    """The counters of a route that answers many rows to one request.
+
+    Attributes:
+        rows: rows answered; last_at: when the last were, in milliseconds since 1970.
+        good, bad: requests answered, requests refused or failed; and their nanoseconds.
+        parse_time, forward_time, render_time: parts of good_time.
+    """
+
+    def __init__(self, first: int) -> None:
+        self.rows, self.last_at, self.good, self.bad = range(first, first + 4)
+        self.good_time, self.bad_time = first + 4, first + 5
+        self.parse_time, self.forward_time, self.render_time = range(first + 6, first + 9)
 
 
 class _Columns:
@@ -36,6 +87,7 @@ class _Columns:
         self.request_seconds = self._add(len(MICROSECONDS) + 2)
         self.inference_seconds = self._add(len(MICROSECONDS) + 2)
         self.batch_size = self._add(len(BATCH_SIZES) + 2)
+        self.batches = {route: _BatchColumns(self._add(9)) for route in BATCH_ROUTES}
 
     def _add(self, cells: int) -> int:
         self.width += cells
@@ -160,12 +212,29 @@ class WorkerCounters:
 
     def record_request(self, path: str, status: int, nanoseconds: int) -> None:
         """Count one request that the application has answered."""
-        route = path if path in COLUMNS.requests else "other"
+        route = path if path in COLUMNS.requests else _VERSIONED.get(path, "other")
         column = COLUMNS.requests[route].get(status)
         if column is not None:
             self.cells[column] += 1
         self.cells[_REQUEST + bisect_left(_NANOSECONDS, nanoseconds)] += 1
         self.cells[_REQUEST + _DURATION_SUM] += nanoseconds
+
+    def record_batch(self, route: str, rows: int, times: BatchTimes) -> None:
+        """Count the rows of one request of BATCH_ROUTES that is answered, and its times."""
+        cells, columns = self.cells, COLUMNS.batches[route]
+        cells[columns.rows] += rows
+        cells[columns.last_at] = time.time_ns() // 10**6
+        cells[columns.good] += 1
+        cells[columns.good_time] += times.total
+        cells[columns.parse_time] += times.parse
+        cells[columns.forward_time] += times.forwards
+        cells[columns.render_time] += times.render
+
+    def record_failed_batch(self, route: str, nanoseconds: int) -> None:
+        """Count one request of BATCH_ROUTES that is answered with an error."""
+        cells, columns = self.cells, COLUMNS.batches[route]
+        cells[columns.bad] += 1
+        cells[columns.bad_time] += nanoseconds
 
     def record_rejection(self, status: int) -> None:
         """Count one request that was rejected before any route; status is one of REJECTIONS."""

@@ -33,7 +33,7 @@ def verify(engine: Engine, policy: Policy, network: Perceptron) -> None:
         found = torch.tensor(alone)
         same = (found.view(torch.int32) == torch.tensor(together).view(torch.int32)).all(1)
         right = same & rows_agree(found, expected)
-        wrong = _within_float32(network, observations) & ~right
+        wrong = within_float32(network, observations) & ~right
         for number in wrong.nonzero().flatten().tolist():
             raise BadPolicy(
                 f"model {policy.path}: {engine.name} answers {alone[number]} to {rows[number]}, "
@@ -109,7 +109,7 @@ def _rows(observations: Tensor) -> list[Observation]:
     return [(row[0], row[1], row[2], row[3]) for row in observations.tolist()]
 
 
-def _within_float32(network: Perceptron, observations: Tensor) -> Tensor:
+def within_float32(network: Perceptron, observations: Tensor) -> Tensor:
     """bool[n]: no partial sum of the row can overflow float32, in whatever order it is taken."""
     size, within = observations.double().abs(), torch.ones(len(observations), dtype=torch.bool)
     for weight, bias in zip(network.weights, network.biases, strict=True):

@@ -1,0 +1,105 @@
+"""A request's body: received whole, decompressed, and bounded before and after that."""
+
+import zlib
+from collections.abc import Iterable
+
+from starlette.types import Receive
+
+from cartpole.api.responses import Headers
+
+BODY_BYTES = 1024 * 1024  # the default bound
+ACCEPTED_CODINGS = (b"accept-encoding", b"gzip, deflate")
+
+# RFC 9110, section 8.4.1: deflate is the zlib format, and x-gzip means gzip.
+_WINDOW_BITS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
+
+
+class RequestError(Exception):
+    """The request can't be answered as it is. The text says what is wrong with it.
+
+    Attributes:
+        status: of the answer.
+        lines: header lines of the answer, beside those of any body.
+    """
+
+    def __init__(self, status: int, text: str, lines: Headers | None = None) -> None:
+        super().__init__(text)
+        self.status, self.lines = status, lines or []
+
+
+class ClientGone(Exception):
+    """The client has closed the connection before its request was whole."""
+
+
+def header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
+    """The value of a header that may be given once; None without it.
+
+    Raises:
+        RequestError: it is given more than once.
+    """
+    values = [value for found, value in headers if found == name]
+    if len(values) > 1:
+        raise RequestError(400, f"the header {name.decode()} is given more than once")
+    return values[0].strip(b" \t") if values else None
+
+
+def content_coding(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The coding of the body; empty if it is not coded.
+
+    Raises:
+        RequestError: the coding is not supported (415).
+    """
+    coding = (header(headers, b"content-encoding") or b"").lower()
+    if coding in (b"", b"identity"):
+        return b""
+    if coding not in _WINDOW_BITS:
+        text = "the content coding is not supported, only gzip and deflate are"
+        raise RequestError(415, text, [ACCEPTED_CODINGS])
+    return coding
+
+
+async def receive_body(receive: Receive, limit: int) -> bytes:
+    """The whole body.
+
+    Raises:
+        RequestError: it has more bytes than the limit (413).
+        ClientGone: the client has gone before the end.
+    """
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        part: bytes = message.get("body", b"")
+        if len(body) + len(part) > limit:
+            raise _too_large(limit)
+        if not message.get("more_body", False):
+            return bytes(body) + part if body else part
+        body += part
+
+
+def decompress(body: bytes, coding: bytes, limit: int) -> bytes:
+    """The body without its coding.
+
+    Raises:
+        RequestError: it has more bytes than the limit then (413); or it is not exactly one whole
+            stream of the coding (400).
+    """
+    if not coding:
+        return body
+    decompressor = zlib.decompressobj(_WINDOW_BITS[coding])
+    try:
+        found = decompressor.decompress(body, limit + 1)
+    except zlib.error:
+        raise RequestError(400, f"the body is not valid {coding.decode()}") from None
+    if len(found) > limit:
+        raise _too_large(limit, " after decompression")
+    if not decompressor.eof:
+        raise RequestError(400, f"the body ends within its {coding.decode()} stream")
+    if decompressor.unused_data:
+        raise RequestError(400, f"bytes follow the {coding.decode()} stream of the body")
+    return found
+
+
+def _too_large(limit: int, when: str = "") -> RequestError:
+    return RequestError(413, f"the request body is larger than {limit} bytes{when}")
