@@ -6,7 +6,6 @@ between its steps.
 
 import asyncio
 from abc import ABC, abstractmethod
-from contextlib import nullcontext
 from dataclasses import dataclass
 from time import perf_counter_ns as clock
 from typing import Generic, TypeVar
@@ -17,10 +16,11 @@ from starlette.types import Receive, Scope, Send
 from cartpole.api.inference import Inference
 from cartpole.api.request_bodies import (
     BODY_BYTES,
+    BodyHead,
     ClientGone,
     RequestError,
-    content_coding,
     decompress,
+    read_head,
     receive_body,
 )
 from cartpole.api.responses import INTERNAL_ERROR, Headers, headers, render_error, respond
@@ -29,8 +29,6 @@ from cartpole.predictor import MAX_ROWS, OBSERVATION_BYTES
 
 # A body of this size takes less than a millisecond from end to end (bench/protocol.py).
 LIGHT_BYTES = 16 * 1024
-
-_AT_ONCE = nullcontext()  # in place of a lock
 
 Reply = tuple[bytes, Headers]  # the body of a 200, and all of its header lines
 
@@ -80,7 +78,7 @@ class Batches:
         self.heavy = asyncio.Lock()
 
     async def run(self, batch: Batch, is_heavy: bool) -> int:
-        """Answer a batch; let others work before each slice but a light request's first.
+        """Answer a batch. Others work before each slice, but not before a light request's first.
 
         Returns:
             The nanoseconds of its forwards.
@@ -119,21 +117,21 @@ class BatchEndpoint(ABC, Generic[AnyBatch]):
         self._counters = batches.inference.predictor.counters
         self._failures = batches.inference.failures
 
-    def check_head(self, head: Headers) -> None:
+    def check_head(self, head: BodyHead) -> None:
         """Raises RequestError for a request that is rejected whatever its body is."""
 
     @abstractmethod
-    def parse(self, head: Headers, body: bytes) -> AnyBatch:
+    def parse(self, head: BodyHead, body: bytes) -> AnyBatch:
         """Read a body. Raises RequestError if it is wrong."""
 
     @abstractmethod
-    def render(self, head: Headers, batch: AnyBatch) -> Reply:
+    def render(self, head: BodyHead, batch: AnyBatch) -> Reply:
         """The reply to a batch that has been answered."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = clock()
         try:
-            body, lines = await self._reply(scope["headers"], receive, started)
+            body, lines = await self._reply(scope, receive, started)
             return await respond(scope, send, 200, body, lines)
         except ClientGone:
             return
@@ -147,19 +145,23 @@ class BatchEndpoint(ABC, Generic[AnyBatch]):
         self._counters.record_failed_batch(self.route, clock() - started)
         await respond(scope, send, status, body, lines)
 
-    async def _reply(self, head: Headers, receive: Receive, started: int) -> Reply:
-        coding = content_coding(head)
+    async def _reply(self, scope: Scope, receive: Receive, started: int) -> Reply:
+        head = read_head(scope["headers"])
         self.check_head(head)
-        received = await receive_body(receive, self._limit)
-        is_heavy = bool(coding) or len(received) > LIGHT_BYTES
-        async with self._batches.heavy if is_heavy else _AT_ONCE:
-            begun = clock()
-            batch = self.parse(head, decompress(received, coding, self._limit))
-            parsed = clock()
-            forwards = await self._batches.run(batch, is_heavy)
-            computed = clock()
-            reply = self.render(head, batch)
-            ended = clock()
+        body = await receive_body(receive, self._limit)
+        if not head.coding and len(body) <= LIGHT_BYTES:
+            return await self._work(head, body, started, is_heavy=False)
+        async with self._batches.heavy:
+            return await self._work(head, body, started, is_heavy=True)
+
+    async def _work(self, head: BodyHead, body: bytes, started: int, is_heavy: bool) -> Reply:
+        begun = clock()
+        batch = self.parse(head, decompress(body, head.coding, self._limit))
+        parsed = clock()
+        forwards = await self._batches.run(batch, is_heavy)
+        computed = clock()
+        reply = self.render(head, batch)
+        ended = clock()
         if self._failures.is_ongoing:
             self._failures.recover()
         times = BatchTimes(ended - started, parsed - begun, forwards, ended - computed)

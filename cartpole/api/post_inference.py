@@ -6,8 +6,8 @@ from typing import Any
 from orjson import dumps
 
 from cartpole.api.batches import Batch, BatchEndpoint, Reply
-from cartpole.api.request_bodies import RequestError
-from cartpole.api.responses import Headers, headers
+from cartpole.api.request_bodies import BodyHead, RequestError
+from cartpole.api.responses import headers
 from cartpole.api.rows import check_count, numbers_of, pack_numbers, parse_json
 
 _LOGITS = struct.Struct("2f")
@@ -21,11 +21,11 @@ class PostInference(BatchEndpoint[Batch]):
 
     route = "/inference"
 
-    def parse(self, head: Headers, body: bytes) -> Batch:
+    def parse(self, head: BodyHead, body: bytes) -> Batch:
         numbers = numbers_of(_rows(parse_json(body)))
         return Batch(memoryview(pack_numbers(numbers, "f", "float32")))
 
-    def render(self, head: Headers, batch: Batch) -> Reply:
+    def render(self, head: BodyHead, batch: Batch) -> Reply:
         logits = list(_LOGITS.iter_unpack(batch.logits))
         actions = memoryview(batch.actions()).cast("q").tolist()
         body = dumps({"logits": logits, "actions": actions})

@@ -2,12 +2,14 @@
 
 import zlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from starlette.types import Receive
 
 from cartpole.api.responses import Headers
 
 BODY_BYTES = 1024 * 1024  # the default bound
+HEADER_LENGTH = b"inference-header-content-length"
 ACCEPTED_CODINGS = (b"accept-encoding", b"gzip, deflate")
 
 # RFC 9110, section 8.4.1: deflate is the zlib format, and x-gzip means gzip.
@@ -31,31 +33,43 @@ class ClientGone(Exception):
     """The client has closed the connection before its request was whole."""
 
 
-def header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
-    """The value of a header that may be given once; None without it.
+@dataclass(slots=True)
+class BodyHead:
+    """The headers that say how a request's body is to be read, and answered.
+
+    Attributes:
+        coding: of the body; empty if it is not coded.
+        json_size: Inference-Header-Content-Length, as it was sent; None without it.
+        accepted: Accept-Encoding; empty without it.
+    """
+
+    coding: bytes = b""
+    json_size: bytes | None = None
+    accepted: bytes = b""
+
+
+def read_head(headers: Iterable[tuple[bytes, bytes]]) -> BodyHead:
+    """Read the headers of a request, whose names are in lower case.
 
     Raises:
-        RequestError: it is given more than once.
+        RequestError: the coding is not supported (415), or a header is given twice (400).
     """
-    values = [value for found, value in headers if found == name]
-    if len(values) > 1:
-        raise RequestError(400, f"the header {name.decode()} is given more than once")
-    return values[0].strip(b" \t") if values else None
-
-
-def content_coding(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The coding of the body; empty if it is not coded.
-
-    Raises:
-        RequestError: the coding is not supported (415).
-    """
-    coding = (header(headers, b"content-encoding") or b"").lower()
-    if coding in (b"", b"identity"):
-        return b""
-    if coding not in _WINDOW_BITS:
+    head = BodyHead()
+    for name, value in headers:
+        if name == b"content-encoding":
+            head.coding = b", ".join(filter(None, (head.coding, value.strip(b" \t").lower())))
+        elif name == HEADER_LENGTH:
+            if head.json_size is not None:
+                raise RequestError(400, "Inference-Header-Content-Length is given more than once")
+            head.json_size = value.strip(b" \t")
+        elif name == b"accept-encoding":
+            head.accepted += b"," + value
+    if head.coding == b"identity":
+        head.coding = b""
+    elif head.coding and head.coding not in _WINDOW_BITS:
         text = "the content coding is not supported, only gzip and deflate are"
         raise RequestError(415, text, [ACCEPTED_CODINGS])
-    return coding
+    return head
 
 
 async def receive_body(receive: Receive, limit: int) -> bytes:

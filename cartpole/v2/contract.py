@@ -8,7 +8,6 @@ from cartpole.predictor import OBSERVATIONS
 MODEL, VERSION = "cartpole", "1"
 PLATFORM = "pytorch_torchscript"
 INPUT = "observation"
-HEADER_LENGTH = b"inference-header-content-length"
 
 
 @dataclass(frozen=True)

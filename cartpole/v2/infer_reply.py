@@ -6,8 +6,9 @@ from typing import Any
 
 from orjson import dumps
 
+from cartpole.api.request_bodies import HEADER_LENGTH
 from cartpole.api.responses import Headers, headers
-from cartpole.v2.contract import HEADER_LENGTH, MODEL, OUTPUTS, VERSION
+from cartpole.v2.contract import MODEL, OUTPUTS, VERSION
 from cartpole.v2.infer_request import InferBatch
 
 _BINARY = b"application/octet-stream"

@@ -8,8 +8,8 @@ from starlette.types import Receive, Scope, Send
 from cartpole.api.request_bodies import (
     ClientGone,
     RequestError,
-    content_coding,
     decompress,
+    read_head,
     receive_body,
 )
 from cartpole.api.responses import headers, render_error, respond
@@ -86,7 +86,7 @@ class RepositoryIndex:
         status, lines = 200, []
         body = dumps([{"name": MODEL, "version": VERSION, "state": "READY", "reason": ""}])
         try:
-            coding = content_coding(scope["headers"])
+            coding = read_head(scope["headers"]).coding
             options = decompress(await receive_body(receive, self._limit), coding, self._limit)
             if options and type(parse_json(options)) is not dict:
                 raise RequestError(400, "the request is not a JSON object")

@@ -74,10 +74,13 @@ def from_bytes(data: bytes | memoryview, datatype: Datatype) -> memoryview:
     Raises:
         RequestError: a value is not finite as float32, or an integer that float32 can't hold.
     """
-    given = torch.frombuffer(bytearray(data), dtype=datatype.dtype)
+    elements = bytearray(data)  # PyTorch warns of memory that can't be written
+    given = torch.frombuffer(elements, dtype=datatype.dtype)
+    if datatype is FP32:
+        check_finite(given, given.tolist)
+        return memoryview(elements)
     found = bytearray(4 * len(given))
-    observations = torch.frombuffer(found, dtype=torch.float32)
-    observations.copy_(given)
+    observations = torch.frombuffer(found, dtype=torch.float32).copy_(given)
     if datatype.dtype.is_floating_point:
         check_finite(observations, given.tolist)
     elif datatype.size > 2:
