@@ -14,7 +14,7 @@ PACKAGE = ROOT / "cartpole"
 MAY_IMPORT = {
     "serve": {"process", "settings", "logs"},
     "process": {"app", "http", "api", "predictor", "metrics", "settings", "logs", "version"},
-    "http": {"api", "predictor", "metrics"},
+    "http": {"v2", "api", "predictor", "metrics"},
     "app": {"v2", "api", "predictor", "settings", "logs"},
     "v2": {"api", "predictor", "metrics", "version"},
     "api": {"predictor", "metrics"},

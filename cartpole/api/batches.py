@@ -6,6 +6,7 @@ between its steps.
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from time import perf_counter_ns as clock
 from typing import Generic, TypeVar
@@ -25,12 +26,13 @@ from cartpole.api.request_bodies import (
 )
 from cartpole.api.responses import INTERNAL_ERROR, Headers, headers, render_error, respond
 from cartpole.metrics.counters import BatchTimes
-from cartpole.predictor import MAX_ROWS, OBSERVATION_BYTES
+from cartpole.predictor import MAX_ROWS, OBSERVATION_BYTES, Predictor
 
-# A body of this size takes less than a millisecond from end to end (bench/protocol.py).
+# A body of this size takes a few milliseconds at most, from end to end (bench/protocol.py).
 LIGHT_BYTES = 16 * 1024
 
 Reply = tuple[bytes, Headers]  # the body of a 200, and all of its header lines
+Answered = tuple[int, bytes, Headers]  # the same behind a status
 
 
 @dataclass
@@ -52,6 +54,14 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.observations) // OBSERVATION_BYTES
+
+    def slices(self, predictor: Predictor) -> Iterator[tuple[bytes, bytes]]:
+        """The logits and values of MAX_ROWS rows at a time; see Predictor.packed."""
+        return predictor.packed(self.observations, self.wants_logits, self.wants_values)
+
+    def add_all(self, slices: Iterable[tuple[bytes, bytes]]) -> None:
+        logits, values = zip(*slices, strict=True)
+        self.logits, self.values = b"".join(logits), b"".join(values)
 
     def actions(self) -> bytearray:
         """int64[n] as bytes: 1 where the right logit is the larger one, else 0."""
@@ -77,31 +87,6 @@ class Batches:
         self.inference, self.body_bytes = inference, body_bytes
         self.heavy = asyncio.Lock()
 
-    async def run(self, batch: Batch, is_heavy: bool) -> int:
-        """Answer a batch. Others work before each slice, but not before a light request's first.
-
-        Returns:
-            The nanoseconds of its forwards.
-
-        Raises:
-            Exception: whatever the policy's forward raises.
-        """
-        predictor, nanoseconds = self.inference.predictor, 0
-        slices = predictor.packed(batch.observations, batch.wants_logits, batch.wants_values)
-        logits, values = [], []
-        for start in range(0, len(batch), MAX_ROWS):
-            if is_heavy or start:
-                await asyncio.sleep(0)
-            started = clock()
-            some_logits, some_values = next(slices)
-            nanoseconds += clock() - started
-            logits.append(some_logits)
-            values.append(some_values)
-        batch.logits, batch.values = b"".join(logits), b"".join(values)
-        if is_heavy:
-            await asyncio.sleep(0)
-        return nanoseconds
-
 
 class BatchEndpoint(ABC, Generic[AnyBatch]):
     """An ASGI endpoint that answers the rows in a request's body.
@@ -114,7 +99,8 @@ class BatchEndpoint(ABC, Generic[AnyBatch]):
 
     def __init__(self, batches: Batches) -> None:
         self._batches, self._limit = batches, batches.body_bytes
-        self._counters = batches.inference.predictor.counters
+        self._predictor = batches.inference.predictor
+        self._counters = self._predictor.counters
         self._failures = batches.inference.failures
 
     def check_head(self, head: BodyHead) -> None:
@@ -128,42 +114,83 @@ class BatchEndpoint(ABC, Generic[AnyBatch]):
     def render(self, head: BodyHead, batch: AnyBatch) -> Reply:
         """The reply to a batch that has been answered."""
 
+    def answer(
+        self, request_headers: Iterable[tuple[bytes, bytes]], body: bytes
+    ) -> Answered | None:
+        """Answer a whole request at once, without ASGI; None if that may take long."""
+        started = clock()
+        try:
+            head = read_head(request_headers)
+            self.check_head(head)
+            if _is_heavy(head, body):
+                return None
+            return 200, *self._answer_light(head, body, started)
+        except Exception as error:
+            return self._failed(error, started)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = clock()
         try:
-            body, lines = await self._reply(scope, receive, started)
-            return await respond(scope, send, 200, body, lines)
+            head = read_head(scope["headers"])
+            self.check_head(head)
+            body = await receive_body(receive, self._limit)
+            if _is_heavy(head, body):
+                async with self._batches.heavy:
+                    reply = await self._answer_heavy(head, body, started)
+            else:
+                reply = self._answer_light(head, body, started)
+            answered: Answered = 200, *reply
         except ClientGone:
             return
-        except RequestError as error:
-            status, body = error.status, render_error(str(error))
-            lines = headers(len(body)) + error.lines
         except Exception as error:
-            self._failures.record(error)
-            status, body = INTERNAL_ERROR
-            lines = headers(len(body))
-        self._counters.record_failed_batch(self.route, clock() - started)
-        await respond(scope, send, status, body, lines)
+            answered = self._failed(error, started)
+        await respond(scope, send, *answered)
 
-    async def _reply(self, scope: Scope, receive: Receive, started: int) -> Reply:
-        head = read_head(scope["headers"])
-        self.check_head(head)
-        body = await receive_body(receive, self._limit)
-        if not head.coding and len(body) <= LIGHT_BYTES:
-            return await self._work(head, body, started, is_heavy=False)
-        async with self._batches.heavy:
-            return await self._work(head, body, started, is_heavy=True)
-
-    async def _work(self, head: BodyHead, body: bytes, started: int, is_heavy: bool) -> Reply:
+    def _answer_light(self, head: BodyHead, body: bytes, started: int) -> Reply:
         begun = clock()
-        batch = self.parse(head, decompress(body, head.coding, self._limit))
+        batch = self.parse(head, body)
         parsed = clock()
-        forwards = await self._batches.run(batch, is_heavy)
+        batch.add_all(batch.slices(self._predictor))
         computed = clock()
         reply = self.render(head, batch)
         ended = clock()
+        times = BatchTimes(ended - started, parsed - begun, computed - parsed, ended - computed)
+        self._record(batch, times)
+        return reply
+
+    async def _answer_heavy(self, head: BodyHead, body: bytes, started: int) -> Reply:
+        """The same in steps, between which the event loop does other work."""
+        begun = clock()
+        batch = self.parse(head, decompress(body, head.coding, self._limit))
+        parse_time, forward_time = clock() - begun, 0
+        slices, found = batch.slices(self._predictor), []
+        for _ in range(0, len(batch), MAX_ROWS):
+            await asyncio.sleep(0)
+            begun = clock()
+            found.append(next(slices))
+            forward_time += clock() - begun
+        batch.add_all(found)
+        await asyncio.sleep(0)
+        begun = clock()
+        reply = self.render(head, batch)
+        ended = clock()
+        self._record(batch, BatchTimes(ended - started, parse_time, forward_time, ended - begun))
+        return reply
+
+    def _record(self, batch: AnyBatch, times: BatchTimes) -> None:
         if self._failures.is_ongoing:
             self._failures.recover()
-        times = BatchTimes(ended - started, parsed - begun, forwards, ended - computed)
         self._counters.record_batch(self.route, len(batch), times)
-        return reply
+
+    def _failed(self, error: Exception, started: int) -> Answered:
+        self._counters.record_failed_batch(self.route, clock() - started)
+        if isinstance(error, RequestError):
+            body = render_error(str(error))
+            return error.status, body, headers(len(body)) + error.lines
+        self._failures.record(error)
+        status, body = INTERNAL_ERROR
+        return status, body, headers(len(body))
+
+
+def _is_heavy(head: BodyHead, body: bytes) -> bool:
+    return bool(head.coding) or len(body) > LIGHT_BYTES

@@ -1,5 +1,6 @@
 """The input tensor: JSON or bytes of a numeric datatype to observations float32[n, 4]."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,21 +75,23 @@ def from_bytes(data: bytes | memoryview, datatype: Datatype) -> memoryview:
     Raises:
         RequestError: a value is not finite as float32, or an integer that float32 can't hold.
     """
-    elements = bytearray(data)  # PyTorch warns of memory that can't be written
-    given = torch.frombuffer(elements, dtype=datatype.dtype)
     if datatype is FP32:
-        check_finite(given, given.tolist)
-        return memoryview(elements)
+        rows = memoryview(data)
+        check_finite(rows, rows.cast("f").tolist)
+        return rows
+    # PyTorch warns of memory that can't be written.
+    given = torch.frombuffer(bytearray(data), dtype=datatype.dtype)
     found = bytearray(4 * len(given))
-    observations = torch.frombuffer(found, dtype=torch.float32).copy_(given)
+    torch.frombuffer(found, dtype=torch.float32).copy_(given)
+    rows = memoryview(found)
     if datatype.dtype.is_floating_point:
-        check_finite(observations, given.tolist)
+        check_finite(rows, given.tolist)
     elif datatype.size > 2:
-        _check_exact(observations.tolist(), given.tolist())
-    return memoryview(found)
+        _check_exact(rows.cast("f").tolist(), given.tolist())
+    return rows
 
 
-def _check_exact(observations: list[float], integers: list[int]) -> None:
+def _check_exact(observations: Sequence[float], integers: Sequence[int]) -> None:
     if observations == integers:  # Python compares float and int by their exact values
         return
     pairs = zip(observations, integers, strict=True)
