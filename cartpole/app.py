@@ -12,6 +12,8 @@ from cartpole.api.inference import Inference
 from cartpole.api.middleware import MetricsMiddleware
 from cartpole.api.request_bodies import BODY_BYTES
 from cartpole.api.routes import Ready, answer_internal_error, answer_no_route, routes
+from cartpole.metrics.routes import PAGE
+from cartpole.page.routes import page_routes
 from cartpole.predictor import load, set_threads
 from cartpole.settings import read_environment
 from cartpole.v2.routes import protocol_routes
@@ -21,6 +23,7 @@ def create_app(
     inference: Inference | None = None,
     ready: Ready | None = None,
     access_log: bool | None = None,
+    page: bool | None = None,
     body_bytes: int = BODY_BYTES,
 ) -> Starlette:
     """The application, for any ASGI server: `uvicorn --factory cartpole.app:create_app`.
@@ -30,6 +33,7 @@ def create_app(
             variables say.
         ready: the endpoint of GET /health/ready; by default one that is always ready.
         access_log: whether each request is logged; by default as CARTPOLE_ACCESS_LOG says.
+        page: whether GET / serves the live page; by default as CARTPOLE_PAGE says.
         body_bytes: the bound on a request's body, before and after decompression; without
             `inference` as CARTPOLE_LIMIT_BODY says.
 
@@ -41,16 +45,21 @@ def create_app(
         settings = read_environment(os.environ)
         logs.configure(settings)
         access_log = settings.access_log if access_log is None else access_log
+        page = settings.page if page is None else page
         set_threads(settings.threads)
         inference = Inference(load(settings.model, settings.engine))
         body_bytes = settings.limit_body
     predictor = inference.predictor
+    page_files = [] if page is False else page_routes()
     middleware = Middleware(
-        MetricsMiddleware, counters=predictor.counters, access_log=bool(access_log)
+        MetricsMiddleware,
+        counters=predictor.counters,
+        access_log=bool(access_log),
+        labels={route.path: PAGE for route in page_files},
     )
     ready, batches = ready or Ready(predictor), Batches(inference, body_bytes)
     app = Starlette(
-        routes=[*routes(batches, ready), *protocol_routes(batches, ready)],
+        routes=[*routes(batches, ready), *protocol_routes(batches, ready), *page_files],
         exception_handlers={HTTPException: answer_no_route, Exception: answer_internal_error},
         middleware=[middleware],
     )

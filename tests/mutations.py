@@ -182,6 +182,20 @@ MUTATIONS = [
         "is_late = False",
         "http/test_tls.py",
     ),
+    Mutation(
+        "If-None-Match compares strongly",
+        "cartpole/page/routes.py",
+        "chosen.tag, weak=True",
+        "chosen.tag, weak=False",
+        "page/test_files.py",
+    ),
+    Mutation(
+        "gzip is sent to clients that exclude it",
+        "cartpole/page/negotiation.py",
+        "gzip and gzip >= ",
+        "gzip >= ",
+        "page/test_negotiation.py",
+    ),
 ]
 
 

@@ -16,7 +16,8 @@ from bench.server import serving
 from cartpole.api.inference import Inference
 from cartpole.api.observation import NAMES
 from cartpole.app import create_app
-from cartpole.metrics.counters import ROUTES
+from cartpole.metrics.routes import PAGE, ROUTES
+from cartpole.page.routes import page_routes
 from cartpole.policy.contract import Engine
 from cartpole.policy.loading import BadPolicy
 from cartpole.predictor import Predictor
@@ -44,9 +45,10 @@ def test_inference(app: Starlette, engine: Engine) -> None:
 
 
 def test_every_route_is_counted_and_documented(app: Starlette) -> None:
-    """A new route belongs in metrics/counters.py and in docs/api.md."""
+    """A new route belongs in metrics/routes.py and in docs/api.md."""
     paths = {route.path for route in app.routes if isinstance(route, Route)}
-    assert paths == set(ROUTES) - {"other"}
+    paths -= {route.path for route in page_routes()} - {"/"}
+    assert {PAGE if path == "/" else path for path in paths} == set(ROUTES) - {"other"}
     page = (ROOT / "docs/api.md").read_text()
     for path in paths:
         assert f"`GET {path}" in page, f"docs/api.md does not describe GET {path}"
@@ -63,7 +65,9 @@ def test_bad_observation(app: Starlette) -> None:
     assert json.loads(body) == {"error": "velocity is not a finite decimal number: 'x'"}
 
 
-@pytest.mark.parametrize("path", ["/", "/inference/", "/Inference", "/health", "/x/inference"])
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/inference/", "/Inference", "/health", "/x/inference"]
+)
 def test_unknown_paths(app: Starlette, path: str) -> None:
     status, headers, body = get(app, path)
     assert (status, headers[b"content-type"]) == (404, b"application/json")
@@ -71,7 +75,7 @@ def test_unknown_paths(app: Starlette, path: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW"])
-@pytest.mark.parametrize("path", ["/inference", "/health/live", "/health/ready"])
+@pytest.mark.parametrize("path", ["/inference", "/health/live", "/health/ready", "/"])
 def test_other_methods(app: Starlette, method: str, path: str) -> None:
     status, headers, body = get(app, path, GOLDEN.encode(), method)
     assert (status, headers[b"allow"]) == (405, b"GET, HEAD")
@@ -164,13 +168,16 @@ def test_the_access_log_is_printable(engine: Engine, caplog: Any, path: bytes) -
         await app(scope | {"raw_path": path, "query_string": b"\x00"}, receive, send)
 
     app = create_app(Inference(Predictor(engine)), access_log=True)
-    assert asyncio.run(call(escaped, "GET", "/"))[0] == 404
+    assert asyncio.run(call(escaped, "GET", "/nothing"))[0] == 404
     (record,) = caplog.records
     assert record.getMessage().isprintable()
 
 
 def test_created_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert get(create_app(), "/inference", GOLDEN.encode())[0] == 200
+    monkeypatch.setenv("CARTPOLE_PAGE", "off")
+    assert get(create_app(), "/")[0] == 404
+    assert get(create_app(page=True), "/")[0] == 200
     monkeypatch.setenv("CARTPOLE_MODEL", "none.pt")
     with pytest.raises(BadPolicy, match=r"none\.pt"):
         create_app()

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from bench.server import Server, free_port, serving
+from cartpole.page.routes import FILES
 from cartpole.policy.loading import Policy
 from cartpole.policy.tolerance import logits_close
 from tests.support.paths import GOLDEN, ROOT
@@ -22,10 +23,12 @@ def test_under_another_asgi_command() -> None:
     environ = {"CARTPOLE_ACCESS_LOG": "on"}
     with serving(command=[*command, "--port", "{port}"], environ=environ) as running:
         assert running.get(f"/inference?{GOLDEN}")[0] == 200
+        assert running.get("/")[0] == 200
         running.process.terminate()
         _, log = running.process.communicate(timeout=30)
-    (line,) = (line for line in log.splitlines() if line.endswith("127.0.0.1") and "µs" in line)
-    assert f"] GET /inference?{GOLDEN} 200 " in line
+    lines = [line for line in log.splitlines() if line.endswith("127.0.0.1") and "µs" in line]
+    for line, target in zip(lines, (f"/inference?{GOLDEN}", "/"), strict=True):
+        assert f"] GET {target} 200 " in line
 
 
 def test_from_a_wheel_in_another_folder(tmp_path: Path, policy: Policy) -> None:
@@ -60,7 +63,12 @@ def test_from_a_wheel_in_another_folder(tmp_path: Path, policy: Policy) -> None:
     )
     assert process.stderr
     assert str(site / "cartpole/models/CartPole-v1/model_traced.pt") in process.stderr.readline()
-    logits = json.loads(Server(process, port).get(f"/inference?{GOLDEN}")[1])
+    server = Server(process, port)
+    logits = json.loads(server.get(f"/inference?{GOLDEN}")[1])
+    assert server.get("/") == (200, (FILES / "index.html").read_bytes())
+    for path in FILES.iterdir():
+        if path.name != "index.html":
+            assert server.get(f"/{path.name}") == (200, path.read_bytes())
     process.terminate()
     process.communicate(timeout=30)
     expected = policy.forward(torch.tensor([[0.0, 0.0, -1.0, 0.0]]))

@@ -1,6 +1,7 @@
 """Counts and times what the application answers, and writes the access log."""
 
 import logging
+from collections.abc import Mapping
 from time import perf_counter_ns as clock
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -9,6 +10,7 @@ from cartpole.api.observation import printable
 from cartpole.api.responses import respond
 from cartpole.api.routes import ALLOW
 from cartpole.metrics.counters import WorkerCounters
+from cartpole.metrics.routes import OTHER, ROUTE_OF
 
 # The key of the scope under which our HTTP connections say when a request's head was read, in
 # nanoseconds of perf_counter_ns. Other servers do not set it.
@@ -18,10 +20,18 @@ access = logging.getLogger("cartpole.access")
 
 
 class MetricsMiddleware:
-    """Counts each response, and logs it if `access_log` is set."""
+    """Counts each response, and logs it if `access_log` is set.
 
-    def __init__(self, app: ASGIApp, counters: WorkerCounters, access_log: bool) -> None:
-        self._app, self._counters, self._access_log = app, counters, access_log
+    Its route in the metrics is what `labels` says of its path, else what ROUTE_OF says, else
+    "other".
+    """
+
+    def __init__(
+        self, app: ASGIApp, counters: WorkerCounters, access_log: bool, labels: Mapping[str, str]
+    ) -> None:
+        self._app, self._counters = app, counters
+        self._access_log = access_log
+        self._labels = ROUTE_OF | dict(labels)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":  # lifespan, or WebSocket, which Starlette declines
@@ -31,7 +41,8 @@ class MetricsMiddleware:
         async def send_and_count(message: Message) -> None:
             if message["type"] == "http.response.start":
                 nanoseconds = clock() - started
-                self._counters.record_request(scope["path"], message["status"], nanoseconds)
+                route = self._labels.get(scope["path"], OTHER)
+                self._counters.record_request(route, message["status"], nanoseconds)
                 if self._access_log:
                     _log(scope, message["status"], nanoseconds)
             await send(message)

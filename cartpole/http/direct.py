@@ -14,6 +14,7 @@ from cartpole.api.middleware import HEAD_READ_AT
 from cartpole.api.responses import CLOSE
 from cartpole.http.response_heads import encode_head
 from cartpole.metrics.counters import WorkerCounters
+from cartpole.metrics.routes import ROUTE_OF
 
 
 class DirectAnswers:
@@ -34,7 +35,7 @@ class DirectAnswers:
         if answered is None:
             return False
         nanoseconds = clock() - scope[HEAD_READ_AT]  # type: ignore[literal-required]
-        self._counters.record_request(scope["path"], answered[0], nanoseconds)
+        self._counters.record_request(ROUTE_OF[scope["path"]], answered[0], nanoseconds)
         _complete(cycle, answered)
         return True
 

@@ -13,37 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cartpole.metrics.rejections import REJECTIONS
+from cartpole.metrics.routes import BATCH_ROUTES, PAGE, PAGE_STATUSES, ROUTES, STATUSES
 
 _STEPS = (1, 2, 5)  # of each power of ten
 MICROSECONDS = (5, *(step * 10**power for power in range(1, 6) for step in _STEPS), 10**6)
 _NANOSECONDS = tuple(1000 * limit for limit in MICROSECONDS)
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # one forward holds at most 256 rows
-INFER = "/v2/models/cartpole/infer"
-BATCH_ROUTES = ("/inference", INFER)  # that answer many rows to one request, by POST
-ROUTES = (
-    "/inference",
-    "/health/live",
-    "/health/ready",
-    "/metrics",
-    "/v2",
-    "/v2/health/live",
-    "/v2/health/ready",
-    "/v2/models/cartpole",
-    "/v2/models/cartpole/config",
-    INFER,
-    "/v2/models/cartpole/ready",
-    "/v2/models/cartpole/stats",
-    "/v2/models/stats",
-    "/v2/repository/index",
-    "other",
-)
-# Routes that also have a path with the version of the model.
-_VERSIONED = {
-    route.replace("/cartpole", "/cartpole/versions/1"): route
-    for route in ROUTES
-    if route.startswith("/v2/models/cartpole")
-}
-STATUSES = (200, 204, 400, 404, 405, 413, 415, 500, 503)
 
 logger = logging.getLogger("cartpole")
 
@@ -81,7 +56,9 @@ class _Columns:
         self.pid, self.connections, self.accepted = self._add(1), self._add(1), self._add(1)
         self.ready, self.restarts = self._add(1), self._add(1)
         self.heartbeats, self.total_requests = self._add(1), self._add(1)
-        self.requests = {route: self._add_each(STATUSES) for route in ROUTES}
+        self.requests = {
+            route: self._add_each(PAGE_STATUSES if route == PAGE else STATUSES) for route in ROUTES
+        }
         self.rejections = self._add_each(REJECTIONS)
         # A histogram has a cell for each bucket, one for values above all limits, and the sum.
         self.request_seconds = self._add(len(MICROSECONDS) + 2)
@@ -210,9 +187,8 @@ class WorkerCounters:
         cells[_REQUEST + bisect_left(_NANOSECONDS, nanoseconds)] += requests
         cells[_REQUEST + _DURATION_SUM] += nanoseconds * requests
 
-    def record_request(self, path: str, status: int, nanoseconds: int) -> None:
-        """Count one request that the application has answered."""
-        route = path if path in COLUMNS.requests else _VERSIONED.get(path, "other")
+    def record_request(self, route: str, status: int, nanoseconds: int) -> None:
+        """Count one request that the application has answered; route is one of ROUTES."""
         column = COLUMNS.requests[route].get(status)
         if column is not None:
             self.cells[column] += 1

@@ -41,7 +41,7 @@ def build(settings: Settings, counters: WorkerCounters) -> Server:
     connection_type = FastConnection if is_fast else HttpConnection
     protocol = partial(connection_type, shared)
     is_new = is_fast and not settings.ssl_certfile
-    app = create_app(inference, ready, settings.access_log, settings.limit_body)
+    app = create_app(inference, ready, settings.access_log, settings.page, settings.limit_body)
     config = _uvicorn_config(settings, app, partial(NewConnection, shared) if is_new else protocol)
     if config.ssl:
         _terminate_tls(config, config.ssl, shared, protocol)
@@ -108,6 +108,8 @@ def _rehearsal(
 ) -> Rehearsal:
     """Rehearsal through an endpoint, an application and counters of its own."""
     inference = Inference(Predictor(predictor.engine))
-    config = uvicorn.Config(create_app(inference), lifespan="off", ws="none", log_config=None)
+    config = uvicorn.Config(
+        create_app(inference, page=False), lifespan="off", ws="none", log_config=None
+    )
     config.load()
     return Rehearsal(shared, connection_type, config, predictor, inference)

@@ -2,7 +2,7 @@
 
 from cartpole.api.batches import BatchEndpoint, Reply
 from cartpole.api.request_bodies import BodyHead
-from cartpole.metrics.counters import INFER
+from cartpole.metrics.routes import INFER
 from cartpole.v2.infer_reply import encode_reply, render_infer
 from cartpole.v2.infer_request import InferBatch, parse_header_length, parse_infer
 

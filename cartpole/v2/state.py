@@ -15,7 +15,8 @@ from cartpole.api.request_bodies import (
 from cartpole.api.responses import headers, render_error, respond
 from cartpole.api.routes import Ready
 from cartpole.api.rows import parse_json
-from cartpole.metrics.counters import BATCH_SIZES, COLUMNS, INFER, SharedCounters
+from cartpole.metrics.counters import BATCH_SIZES, COLUMNS, SharedCounters
+from cartpole.metrics.routes import INFER
 from cartpole.v2.contract import MODEL, VERSION
 
 

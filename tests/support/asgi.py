@@ -1,12 +1,15 @@
 """A bare ASGI client."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.applications import Starlette
 
 
-async def call(app: Any, method: str, path: str, query: bytes = b"") -> tuple[int, Any, bytes]:
+async def call(
+    app: Any, method: str, path: str, query: bytes = b"", lines: Sequence[tuple[bytes, bytes]] = ()
+) -> tuple[int, Any, bytes]:
     """Send a request to an ASGI application; return status, headers and body."""
     scope = {
         "type": "http",
@@ -18,7 +21,7 @@ async def call(app: Any, method: str, path: str, query: bytes = b"") -> tuple[in
         "raw_path": path.encode(),
         "query_string": query,
         "root_path": "",
-        "headers": [],
+        "headers": [*lines],
         "client": ("127.0.0.1", 1),
         "server": ("127.0.0.1", 2),
     }
@@ -35,5 +38,11 @@ async def call(app: Any, method: str, path: str, query: bytes = b"") -> tuple[in
     return sent[0]["status"], dict(sent[0]["headers"]), body
 
 
-def get(app: Starlette, path: str, query: bytes = b"", method: str = "GET") -> tuple[int, Any, Any]:
-    return asyncio.run(call(app, method, path, query))
+def get(
+    app: Starlette,
+    path: str,
+    query: bytes = b"",
+    method: str = "GET",
+    lines: Sequence[tuple[bytes, bytes]] = (),
+) -> tuple[int, Any, Any]:
+    return asyncio.run(call(app, method, path, query, lines))

@@ -31,7 +31,9 @@ CORPUS = {
     "absolute form": request(start="GET http://x/inference?{} HTTP/1.1"),
     "double slash": request(start="GET //inference?{} HTTP/1.1"),
     "health": request(start="GET /health/ready?{} HTTP/1.1"),
-    "nothing there": request(start="GET /?{} HTTP/1.1"),
+    "nothing there": request(start="GET /nothing?{} HTTP/1.1"),
+    "page": request(start="GET /?{} HTTP/1.1"),
+    "known page": request("", "If-None-Match: *", start="GET / HTTP/1.1{}"),
     "http/1.0": request(start="GET /inference?{} HTTP/1.0"),
     "http/1.0 keep-alive": request(
         GOLDEN, "Connection: keep-alive", start="GET /inference?{} HTTP/1.0"
@@ -71,7 +73,8 @@ CORPUS = {
 STATUSES = {
     200: "usual, other order, percent-encoded, head, absolute form, health, http/1.0, "
     "http/1.0 keep-alive, close, keep-alive, many headers, body, body of nothing, "
-    "body of a request, chunked, expect, upgrade, upgrade h2c, leading line",
+    "body of a request, chunked, expect, upgrade, upgrade h2c, leading line, page",
+    304: "known page",
     400: "bad, missing, no query, empty query, question marks, fragment, odd characters, "
     "not ascii, control, space, tab, lower case, bad chunk, both lengths, bad length, two lengths, "
     "bad header, space before colon, folded, null, bare line feed, bare carriage return, "

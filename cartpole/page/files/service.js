@@ -1,0 +1,51 @@
+// Questions to the service that served this page.
+
+const NAMES = ["position", "velocity", "angle", "angular_velocity"];
+
+// Whether POST /inference takes many states at once. The page can't find out by trying: a refusal
+// would stand in the browser's console as an error.
+export const hasBatchRoute = false;
+
+/**
+ * GET /inference: {left, right} for a state.
+ *
+ * Rejects if the answer is an error, is not one, or is not whole within the time limit (ms).
+ */
+export async function ask(state, limit) {
+  const query = new URLSearchParams(state.map((value, index) => [NAMES[index], String(value)]));
+  const { left, right } = await fetchJSON(`inference?${query}`, {}, limit);
+  if (!Number.isFinite(left) || !Number.isFinite(right)) throw new TypeError("no two logits");
+  return { left, right };
+}
+
+/**
+ * POST /inference: the action, 0 or 1, for each of 1 to 4,096 states.
+ *
+ * Rejects as `ask` does; the error's isNoRoute says that the service has no such route.
+ */
+export async function askMany(states, limit) {
+  const body = JSON.stringify({ observations: states });
+  const headers = { "content-type": "application/json" };
+  const answer = await fetchJSON("inference", { method: "POST", headers, body }, limit);
+  if (answer.actions?.length !== states.length) throw new TypeError("not an action for each");
+  return answer.actions;
+}
+
+class BadStatus extends Error {
+  constructor(status) {
+    super(`the service answered with status ${status}`);
+    this.isNoRoute = status === 404 || status === 405;
+  }
+}
+
+async function fetchJSON(path, options, limit) {
+  const aborter = new AbortController();
+  const timer = setTimeout(() => aborter.abort(), limit);
+  try {
+    const response = await fetch(path, { ...options, cache: "no-store", signal: aborter.signal });
+    if (!response.ok) throw new BadStatus(response.status);
+    return await response.json();
+  } finally {
+    clearTimeout(timer);
+  }
+}

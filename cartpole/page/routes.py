@@ -1,0 +1,95 @@
+"""The routes of the live page: GET / and each of its files."""
+
+import gzip
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+
+from starlette.datastructures import Headers as RequestHeaders
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from cartpole.api.responses import Headers, headers, render_error, respond
+from cartpole.api.routes import METHODS
+from cartpole.page.negotiation import choose_coding, names_tag
+
+FILES = Path(__file__).parent / "files"
+_INDEX = "index.html"  # served as /
+_TYPES = {
+    ".css": b"text/css; charset=utf-8",
+    ".html": b"text/html; charset=utf-8",
+    ".js": b"text/javascript; charset=utf-8",
+    ".svg": b"image/svg+xml",
+}
+_POLICY = (
+    b"default-src 'none'; connect-src 'self'; img-src 'self'; script-src 'self'; "
+    b"style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_CACHING = [(b"cache-control", b"no-cache"), (b"vary", b"Accept-Encoding")]
+_SECURITY = [(b"content-security-policy", _POLICY), (b"referrer-policy", b"no-referrer")]
+
+
+class _Representation:
+    """A file in one content coding.
+
+    Attributes:
+        tag: its strong entity tag, a digest of the body.
+        unchanged: the headers of a 304.
+        headers: those of a 200.
+    """
+
+    def __init__(self, body: bytes, content_type: bytes, *coding: tuple[bytes, bytes]) -> None:
+        self.body, self.tag = body, f'"{sha256(body).hexdigest()[:32]}"'
+        self.unchanged = [(b"etag", self.tag.encode()), *_CACHING, *_SECURITY]
+        self.headers = [*headers(len(body), content_type), *coding, *self.unchanged]
+
+
+class PageFile:
+    """GET of one file: as it is or compressed, whichever the client prefers."""
+
+    def __init__(self, content: bytes, content_type: bytes) -> None:
+        # mtime=0: equal files have equal tags, in all workers and after a restart.
+        packed = gzip.compress(content, mtime=0)
+        self._codings = {
+            "identity": _Representation(content, content_type),
+            "gzip": _Representation(packed, content_type, (b"content-encoding", b"gzip")),
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(scope, send, *self._answer(RequestHeaders(scope=scope)))
+
+    def _answer(self, request: RequestHeaders) -> tuple[int, bytes, Headers]:
+        """Status, body and headers, in the order of RFC 9110, section 13.2.2."""
+        coding = choose_coding(request.getlist("accept-encoding"))
+        if coding is None:
+            return _error(406, "Accept-Encoding excludes both gzip and identity")
+        chosen = self._codings[coding]
+        expected, known = request.getlist("if-match"), request.getlist("if-none-match")
+        if expected and not names_tag(expected, chosen.tag, weak=False):
+            return _error(412, "If-Match does not name the file's present ETag")
+        if known and names_tag(known, chosen.tag, weak=True):
+            return 304, b"", [*chosen.unchanged]
+        return 200, chosen.body, [*chosen.headers]  # a copy: middleware may add to it
+
+
+def _error(status: int, message: str) -> tuple[int, bytes, Headers]:
+    body = render_error(message)
+    return status, body, headers(len(body)) + _CACHING
+
+
+@cache
+def page_routes() -> list[Route]:
+    """A route for each file. The first call reads and compresses them.
+
+    Raises:
+        OSError: a file can't be read.
+    """
+    return [
+        Route(
+            "/" if path.name == _INDEX else f"/{path.name}",
+            PageFile(path.read_bytes(), _TYPES[path.suffix]),
+            methods=METHODS,
+        )
+        for path in sorted(FILES.iterdir())
+        if path.suffix in _TYPES
+    ]
