@@ -1,6 +1,7 @@
 """create_app(): the ASGI application, complete under any ASGI server."""
 
 import os
+from functools import partial
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -16,7 +17,7 @@ from cartpole.metrics.routes import PAGE
 from cartpole.page.routes import page_routes
 from cartpole.predictor import load, set_threads
 from cartpole.settings import read_environment
-from cartpole.v2.routes import protocol_routes
+from cartpole.v2.routes import no_such_path, protocol_routes
 
 
 def create_app(
@@ -58,9 +59,10 @@ def create_app(
         labels={route.path: PAGE for route in page_files},
     )
     ready, batches = ready or Ready(predictor), Batches(inference, body_bytes)
+    no_route = partial(answer_no_route, no_such_path)
     app = Starlette(
         routes=[*routes(batches, ready), *protocol_routes(batches, ready), *page_files],
-        exception_handlers={HTTPException: answer_no_route, Exception: answer_internal_error},
+        exception_handlers={HTTPException: no_route, Exception: answer_internal_error},
         middleware=[middleware],
     )
     app.router.redirect_slashes = False

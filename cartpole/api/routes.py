@@ -1,5 +1,7 @@
 """The routes of the application, and its answers to requests that match none of them."""
 
+from collections.abc import Callable
+
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -80,14 +82,16 @@ def routes(batches: Batches, ready: Ready) -> list[Route]:
     ]
 
 
-async def answer_no_route(request: Request, error: Exception) -> Response:
-    """No such path (404), or not with this method (405)."""
+async def answer_no_route(
+    reason: Callable[[str], str], request: Request, error: Exception
+) -> Response:
+    """No such path (404), for a reason that depends on it, or not with this method (405)."""
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
         body = render_error(f"{request.method} is not allowed here")
         allowed = sorted((error.headers or {})["Allow"].split(", "))
         return _error(405, body, {"allow": ", ".join(allowed)})
-    return _error(404, render_error("no such path"))
+    return _error(404, render_error(reason(request.scope["path"])))
 
 
 async def answer_internal_error(request: Request, error: Exception) -> Response:

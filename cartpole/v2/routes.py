@@ -1,14 +1,13 @@
-"""The routes of the protocol, and what it says about models that don't exist."""
+"""The routes of the protocol, and what is said about models that don't exist."""
 
 from typing import Any
 
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from cartpole.api.batches import BatchEndpoint, Batches
 from cartpole.api.observation import printable
 from cartpole.api.post_inference import PostInference
-from cartpole.api.responses import render_error, respond
 from cartpole.api.routes import METHODS, Ready
 from cartpole.v2.contract import MODEL, VERSION
 from cartpole.v2.infer import Infer
@@ -20,23 +19,20 @@ _MODEL_PATHS = (_MODELS + MODEL, f"{_MODELS}{MODEL}/versions/{VERSION}")
 _POST = ["POST"]
 
 
-class NoSuchModel:
-    """An ASGI endpoint for all other paths below /v2/models/: 404, which says what is unknown."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        name, _, rest = scope["path"].removeprefix(_MODELS).partition("/")
+def no_such_path(path: str) -> str:
+    """Why no route has this path: the model or its version is unknown, or something else."""
+    if path.startswith(_MODELS):
+        name, _, rest = path.removeprefix(_MODELS).partition("/")
         version = rest.removeprefix("versions/").partition("/")[0]
         if name != MODEL:
-            text = f"there is no model {_shown(name)}, only {MODEL}"
-        elif rest.startswith("versions/") and version != VERSION:
-            text = f"there is no version {_shown(version)} of {MODEL}, only {VERSION}"
-        else:
-            text = "no such path"
-        await respond(scope, send, 404, render_error(text))
+            return f"there is no model {_shown(name)}, only {MODEL}"
+        if rest.startswith("versions/") and version != VERSION:
+            return f"there is no version {_shown(version)} of {MODEL}, only {VERSION}"
+    return "no such path"
 
 
 def _shown(name: str) -> str:
-    return f"'{printable(name[:100].encode())}'"
+    return f"'{printable(name[:100].encode(errors='replace'))}'"
 
 
 def protocol_routes(batches: Batches, ready: Ready) -> list[Route]:
@@ -61,7 +57,6 @@ def protocol_routes(batches: Batches, ready: Ready) -> list[Route]:
         ),
         Route("/v2/models/stats", statistics, methods=METHODS),
         Route("/v2/repository/index", RepositoryIndex(batches.body_bytes), methods=_POST),
-        Route("/v2/models/{path:path}", NoSuchModel()),
     ]
 
 
