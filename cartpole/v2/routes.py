@@ -32,7 +32,7 @@ def no_such_path(path: str) -> str:
 
 
 def _shown(name: str) -> str:
-    return f"'{printable(name[:100].encode(errors='replace'))}'"
+    return f"'{printable(name[:40].encode(errors='replace'))}'"
 
 
 def protocol_routes(batches: Batches, ready: Ready) -> list[Route]:
