@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from cartpole.api.batches import LIGHT_BYTES
 from cartpole.api.inference import Inference
 from cartpole.app import create_app
-from cartpole.policy.contract import Engine
+from cartpole.policy.contract import Engine, Observation
 from cartpole.policy.engine import make_engine
 from cartpole.policy.loading import load
 from cartpole.predictor import Predictor
@@ -35,10 +35,10 @@ def ask(app: Starlette, value: Any) -> tuple[int, Any]:
 
 
 def test_rows_of_both_spellings(app: Starlette, engine: Engine) -> None:
-    rows = [[0, 0, -1, 0], [0, 0, 1, 0], [1.5, -2, 0.1, 3]]
+    rows: list[Observation] = [(0, 0, -1, 0), (0, 0, 1, 0), (1.5, -2, 0.1, 3)]
     status, answer = ask(app, rows)
     assert status == 200
-    assert answer["logits"] == [list(engine.one(*row)) for row in rows]
+    assert answer["logits"] == list(map(list, engine.batch(rows)))
     assert answer["actions"] == [int(right > left) for left, right in answer["logits"]]
     assert list(answer) == ["logits", "actions"]
     assert ask(app, {"observations": rows, "more": 1}) == (200, answer)
@@ -145,7 +145,7 @@ def test_an_answer_is_of_one_policy(engine: Engine, tmp_path: Any) -> None:
 
 def test_a_client_that_leaves_gets_no_answer(app: Starlette) -> None:
     sent: list[Any] = []
-    parts = [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
+    parts: list[dict[str, Any]] = []
 
     async def receive() -> Any:
         return parts.pop(0)
@@ -153,7 +153,13 @@ def test_a_client_that_leaves_gets_no_answer(app: Starlette) -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "POST", "headers": [], "query_string": b"", "root_path": ""}
+    scope: dict[str, Any] = {
+        "type": "http",
+        "method": "POST",
+        "headers": [],
+        "query_string": b"",
+        "root_path": "",
+    }
     for path in ("/inference", INFER, "/v2/repository/index"):
         parts[:] = [
             {"type": "http.request", "body": b"{", "more_body": True},
@@ -165,7 +171,11 @@ def test_a_client_that_leaves_gets_no_answer(app: Starlette) -> None:
 
 def test_a_body_in_parts(app: Starlette) -> None:
     body = infer()
-    parts = [{"body": body[:9], "more_body": True}, {"more_body": True}, {"body": body[9:]}]
+    parts: list[dict[str, Any]] = [
+        {"body": body[:9], "more_body": True},
+        {"more_body": True},
+        {"body": body[9:]},
+    ]
     sent: list[Any] = []
 
     async def receive() -> Any:
@@ -174,7 +184,13 @@ def test_a_body_in_parts(app: Starlette) -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "POST", "headers": [], "path": INFER, "root_path": ""}
+    scope: dict[str, Any] = {
+        "type": "http",
+        "method": "POST",
+        "headers": [],
+        "path": INFER,
+        "root_path": "",
+    }
     asyncio.run(app(scope, receive, send))
     assert sent[1]["body"] == post(app, INFER, body)[2]
 

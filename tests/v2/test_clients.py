@@ -1,6 +1,7 @@
 """The real clients against the real service: docs/protocol.md has the table."""
 
 import asyncio
+import os
 import re
 import subprocess
 import sys
@@ -166,3 +167,12 @@ def test_the_page_names_the_versions() -> None:
     page = (ROOT / "docs/protocol.md").read_text()
     found = re.findall(r"^\| `(tritonclient)\S*` \| (\S+) \|", page, re.M)
     assert set(found) == {("tritonclient", version("tritonclient"))}
+
+
+@pytest.mark.skipif("KSERVE_PYTHON" not in os.environ, reason="kserve needs its own environment")
+def test_kserve(server: Server) -> None:
+    """KSERVE_PYTHON is the interpreter of an environment that has kserve alone."""
+    script = [str(ROOT / "tests/support/kserve_client.py"), f"http://127.0.0.1:{server.port}"]
+    command = [os.environ["KSERVE_PYTHON"], *script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "passed\n"), done.stderr
