@@ -9,7 +9,7 @@ PIP = $(BIN)/pip install --quiet --disable-pip-version-check
 SERVE := .venv/serve.stamp
 DEV := .venv/dev.stamp
 
-.PHONY: run test check format train download export evaluate bench bench-micro bench-http bench-compare bench-traffic bench-polling bench-stages bench-scale bench-overload fuzz mutations soak clean
+.PHONY: run test check format train download export evaluate bench bench-micro bench-http bench-compare bench-traffic bench-polling bench-protocol bench-stages bench-scale bench-overload fuzz mutations soak clean
 
 run: $(SERVE)
 	$(BIN)/python -m cartpole.serve
@@ -52,6 +52,9 @@ bench-traffic: $(DEV)
 
 bench-polling: $(DEV)
 	$(BIN)/python -m bench.polling
+
+bench-protocol: $(DEV)
+	$(BIN)/python -m bench.protocol
 
 bench-stages: $(DEV)
 	$(BIN)/python -m bench.stages

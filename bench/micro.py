@@ -166,8 +166,8 @@ class Constant:
     name = "constant"
 
     def __init__(self, engine: Engine) -> None:
-        self.policy, self.batch = engine.policy, engine.batch
-        self._logits = engine.one(*OBSERVATION)
+        self.policy, self.batch, self.packed = engine.policy, engine.batch, engine.packed
+        self._logits, self.packed_values = engine.one(*OBSERVATION), engine.packed_values
 
     def one(
         self, position: float, velocity: float, angle: float, angular_velocity: float, /

@@ -1,19 +1,23 @@
 """create_app(): the ASGI application, complete under any ASGI server."""
 
 import os
+from functools import partial
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 from cartpole import logs
+from cartpole.api.batches import Batches
 from cartpole.api.inference import Inference
 from cartpole.api.middleware import MetricsMiddleware
+from cartpole.api.request_bodies import BODY_BYTES
 from cartpole.api.routes import Ready, answer_internal_error, answer_no_route, routes
-from cartpole.metrics.counters import PAGE
+from cartpole.metrics.routes import PAGE
 from cartpole.page.routes import page_routes
 from cartpole.predictor import load, set_threads
 from cartpole.settings import read_environment
+from cartpole.v2.routes import no_such_path, protocol_routes
 
 
 def create_app(
@@ -21,6 +25,7 @@ def create_app(
     ready: Ready | None = None,
     access_log: bool | None = None,
     page: bool | None = None,
+    body_bytes: int = BODY_BYTES,
 ) -> Starlette:
     """The application, for any ASGI server: `uvicorn --factory cartpole.app:create_app`.
 
@@ -30,6 +35,8 @@ def create_app(
         ready: the endpoint of GET /health/ready; by default one that is always ready.
         access_log: whether each request is logged; by default as CARTPOLE_ACCESS_LOG says.
         page: whether GET / serves the live page; by default as CARTPOLE_PAGE says.
+        body_bytes: the bound on a request's body, before and after decompression; without
+            `inference` as CARTPOLE_LIMIT_BODY says.
 
     Raises:
         BadPolicy: the model file can't be served.
@@ -42,6 +49,7 @@ def create_app(
         page = settings.page if page is None else page
         set_threads(settings.threads)
         inference = Inference(load(settings.model, settings.engine))
+        body_bytes = settings.limit_body
     predictor = inference.predictor
     page_files = [] if page is False else page_routes()
     middleware = Middleware(
@@ -50,9 +58,11 @@ def create_app(
         access_log=bool(access_log),
         labels={route.path: PAGE for route in page_files},
     )
+    ready, batches = ready or Ready(predictor), Batches(inference, body_bytes)
+    no_route = partial(answer_no_route, no_such_path)
     app = Starlette(
-        routes=[*routes(inference, ready or Ready(predictor)), *page_files],
-        exception_handlers={HTTPException: answer_no_route, Exception: answer_internal_error},
+        routes=[*routes(batches, ready), *protocol_routes(batches, ready), *page_files],
+        exception_handlers={HTTPException: no_route, Exception: answer_internal_error},
         middleware=[middleware],
     )
     app.router.redirect_slashes = False

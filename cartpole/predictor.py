@@ -3,13 +3,20 @@
 The service asks the same object; its policy can be replaced while it serves.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from time import perf_counter_ns as clock
 from typing import Protocol
 
 from cartpole.metrics.counters import WorkerCounters
-from cartpole.policy.contract import MAX_ROWS, OBSERVATIONS, Engine, Logits, Observation
+from cartpole.policy.contract import (
+    MAX_ROWS,
+    OBSERVATION_BYTES,
+    OBSERVATIONS,
+    Engine,
+    Logits,
+    Observation,
+)
 from cartpole.policy.engine import make_engine, set_threads
 from cartpole.policy.loading import BadPolicy, Policy
 from cartpole.policy.loading import load as load_policy
@@ -18,6 +25,8 @@ from cartpole.settings import BUNDLED_MODEL
 __all__ = [
     "FLOAT32_OVERFLOW",
     "MAX_ROWS",
+    "OBSERVATIONS",
+    "OBSERVATION_BYTES",
     "BadPolicy",
     "Engine",
     "Logits",
@@ -31,6 +40,8 @@ __all__ = [
 
 # Doubles from here on round to infinity in float32: the largest float32 plus half its last digit.
 FLOAT32_OVERFLOW = 2.0**128 - 2.0**103
+
+_SLICE_BYTES = MAX_ROWS * OBSERVATION_BYTES
 
 
 class Array(Protocol):
@@ -111,6 +122,35 @@ class Predictor:
         logits = self._batch(observations)
         self.counters.record_forward(len(observations), clock() - started)
         return logits
+
+    def packed(
+        self, observations: memoryview, logits: bool = True, values: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """The same for float32[n, 4] as bytes, MAX_ROWS at a time: the caller may pause between.
+
+        All of it is computed by the engine of the first call, whatever `use` is called with.
+
+        Args:
+            observations: the bytes of finite float32 values, of at least one row.
+            logits, values: the heads to compute.
+
+        Yields:
+            The logits float32[m, 2] and the values float32[m, 1] of the next m rows, as bytes;
+            empty for a head that is not computed.
+
+        Raises:
+            Exception: whatever the policy's forward raises, be it for one observation alone.
+        """
+        engine = self.engine
+        for start in range(0, len(observations), _SLICE_BYTES):
+            rows = observations[start : start + _SLICE_BYTES]
+            started = clock()
+            found = (
+                engine.packed(rows) if logits else b"",
+                engine.packed_values(rows) if values else b"",
+            )
+            self.counters.record_forward(len(rows) // OBSERVATION_BYTES, clock() - started)
+            yield found
 
 
 def load_engine(path: Path, engine: str) -> Engine:

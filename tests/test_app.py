@@ -17,7 +17,7 @@ from bench.server import serving
 from cartpole.api.inference import Inference
 from cartpole.api.observation import NAMES
 from cartpole.app import create_app
-from cartpole.metrics.counters import PAGE, ROUTES
+from cartpole.metrics.routes import PAGE, ROUTE_OF, ROUTES
 from cartpole.page.routes import page_routes
 from cartpole.policy.contract import Engine
 from cartpole.policy.loading import BadPolicy
@@ -47,13 +47,18 @@ def test_inference(app: Starlette, engine: Engine) -> None:
 
 
 def test_every_route_is_counted_and_documented(app: Starlette) -> None:
-    """A new route belongs in metrics/counters.py and in docs/api.md."""
-    paths = {route.path for route in app.routes if isinstance(route, Route)}
-    paths -= {route.path for route in page_routes()} - {"/"}
-    assert {PAGE if path == "/" else path for path in paths} == set(ROUTES) - {"other"}
+    """A new route belongs in metrics/routes.py and in docs/api.md."""
+    routes = {route.path: route.methods for route in app.routes if isinstance(route, Route)}
+    for path in {route.path for route in page_routes()} - {"/"}:
+        del routes[path]
+    found = {PAGE if path == "/" else ROUTE_OF[path] for path in routes}
+    assert found == set(ROUTES) - {"other"}
     page = (ROOT / "docs/api.md").read_text()
-    for path in paths:
-        assert f"`GET {path}" in page, f"docs/api.md does not describe GET {path}"
+    for path, methods in routes.items():
+        for method in methods or ():
+            path = path.replace("/versions/1", "").replace("/cartpole", "/cartpole[/versions/1]")
+            shown = f"`{method} {path}"
+            assert method == "HEAD" or shown in page, f"docs/api.md does not describe {shown}"
 
 
 def test_head_has_the_headers_and_no_body(app: Starlette) -> None:
@@ -77,10 +82,22 @@ def test_unknown_paths(app: Starlette, path: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW"])
-@pytest.mark.parametrize("path", ["/inference", "/health/live", "/health/ready", "/"])
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/", "/v2/models/cartpole"])
 def test_other_methods(app: Starlette, method: str, path: str) -> None:
+    check_not_allowed(app, method, path, b"GET, HEAD")
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS", "BREW"])
+def test_other_methods_where_post_is_allowed(app: Starlette, method: str) -> None:
+    check_not_allowed(app, method, "/inference", b"GET, HEAD, POST")
+    for path in ("/v2/models/cartpole/versions/1/infer", "/v2/repository/index"):
+        check_not_allowed(app, method, path, b"POST")
+        check_not_allowed(app, "GET", path, b"POST")
+
+
+def check_not_allowed(app: Starlette, method: str, path: str, allowed: bytes) -> None:
     status, headers, body = get(app, path, GOLDEN.encode(), method)
-    assert (status, headers[b"allow"]) == (405, b"GET, HEAD")
+    assert (status, headers[b"allow"]) == (405, allowed)
     assert headers[b"content-type"] == b"application/json"
     assert json.loads(body) == {"error": f"{method} is not allowed here"}
 

@@ -14,9 +14,10 @@ PACKAGE = ROOT / "cartpole"
 MAY_IMPORT = {
     "serve": {"process", "settings", "logs"},
     "process": {"app", "http", "api", "predictor", "metrics", "settings", "logs", "version"},
-    "http": {"api", "predictor", "metrics"},
-    "app": {"page", "api", "predictor", "metrics", "settings", "logs"},
+    "http": {"v2", "api", "predictor", "metrics"},
+    "app": {"page", "v2", "api", "predictor", "metrics", "settings", "logs"},
     "page": {"api"},
+    "v2": {"api", "predictor", "metrics", "version"},
     "api": {"predictor", "metrics"},
     "cartpole": {"predictor", "version"},
     "predictor": {"policy", "metrics", "settings"},

@@ -9,7 +9,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from cartpole.api.observation import printable
 from cartpole.api.responses import respond
 from cartpole.api.routes import ALLOW
-from cartpole.metrics.counters import OTHER, ROUTES, WorkerCounters
+from cartpole.metrics.counters import WorkerCounters
+from cartpole.metrics.routes import OTHER, ROUTE_OF
 
 # The key of the scope under which our HTTP connections say when a request's head was read, in
 # nanoseconds of perf_counter_ns. Other servers do not set it.
@@ -21,8 +22,8 @@ access = logging.getLogger("cartpole.access")
 class MetricsMiddleware:
     """Counts each response, and logs it if `access_log` is set.
 
-    Its route in the metrics is what `labels` says of its path, else the path itself if that is one
-    of ROUTES, else "other".
+    Its route in the metrics is what `labels` says of its path, else what ROUTE_OF says, else
+    "other".
     """
 
     def __init__(
@@ -30,7 +31,7 @@ class MetricsMiddleware:
     ) -> None:
         self._app, self._counters = app, counters
         self._access_log = access_log
-        self._labels = {route: route for route in ROUTES} | dict(labels)
+        self._labels = ROUTE_OF | dict(labels)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":  # lifespan, or WebSocket, which Starlette declines

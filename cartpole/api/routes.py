@@ -1,18 +1,22 @@
 """The routes of the application, and its answers to requests that match none of them."""
 
+from collections.abc import Callable
+
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from cartpole.api.batches import Batches
 from cartpole.api.inference import Inference
+from cartpole.api.post_inference import PostInference
 from cartpole.api.responses import INTERNAL_ERROR, headers, render_error, respond
 from cartpole.metrics.prometheus import PolicyInfo, render_metrics
 from cartpole.predictor import Predictor
 
 METHODS = ["GET", "HEAD"]
-ALLOW = ", ".join(METHODS)
+ALLOW = "GET, HEAD, POST"  # of the service as a whole
 _PROMETHEUS_TEXT = b"text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -54,23 +58,41 @@ class Metrics:
         await respond(scope, send, 200, body, headers(len(body), _PROMETHEUS_TEXT))
 
 
-def routes(inference: Inference, ready: Ready) -> list[Route]:
+class GetOrPost:
+    """/inference: one observation by GET, many by POST."""
+
+    def __init__(self, inference: Inference, post: PostInference) -> None:
+        self._inference, self._post = inference, post
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint: ASGIApp = self._post if scope["method"] == "POST" else self._inference
+        await endpoint(scope, receive, send)
+
+
+def routes(batches: Batches, ready: Ready) -> list[Route]:
+    inference = batches.inference
     endpoints: dict[str, ASGIApp] = {
-        "/inference": inference,
         "/health/live": Live(),
         "/health/ready": ready,
         "/metrics": Metrics(inference.predictor),
     }
-    return [Route(path, endpoint, methods=METHODS) for path, endpoint in endpoints.items()]
+    both = GetOrPost(inference, PostInference(batches))
+    return [
+        Route("/inference", both, methods=[*METHODS, "POST"]),
+        *(Route(path, endpoint, methods=METHODS) for path, endpoint in endpoints.items()),
+    ]
 
 
-async def answer_no_route(request: Request, error: Exception) -> Response:
-    """No such path (404), or not with this method (405)."""
+async def answer_no_route(
+    reason: Callable[[str], str], request: Request, error: Exception
+) -> Response:
+    """No such path (404), for a reason that depends on it, or not with this method (405)."""
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
         body = render_error(f"{request.method} is not allowed here")
-        return _error(405, body, {"allow": ALLOW})
-    return _error(404, render_error("no such path"))
+        allowed = sorted((error.headers or {})["Allow"].split(", "))
+        return _error(405, body, {"allow": ", ".join(allowed)})
+    return _error(404, render_error(reason(request.scope["path"])))
 
 
 async def answer_internal_error(request: Request, error: Exception) -> Response:

@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from cartpole.api.inference import Query
@@ -40,6 +41,7 @@ class FastConnection(HttpConnection):
     ) -> None:
         super().__init__(shared, config, server_state, app_state, _loop)
         self._batcher, self._plain_headers = shared.batcher, shared.plain_headers
+        self._direct = shared.direct
         self._head_bytes = shared.limits.head_bytes
         # The bytes after the query of the previous request on this connection; to begin with, none
         # that a request could have.
@@ -150,6 +152,11 @@ class FastConnection(HttpConnection):
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._allow_if_at_rest()
+
+    def run_whole(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        if not self._direct.answer(cycle):
+            super().run_whole(cycle, app)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

@@ -3,15 +3,18 @@
 import asyncio
 from dataclasses import dataclass, field
 
+from cartpole.api.batches import Batches
 from cartpole.api.inference import Inference
 from cartpole.http.batcher import Batcher
 from cartpole.http.clock import Clock
 from cartpole.http.connections import Connections
+from cartpole.http.direct import DirectAnswers
 from cartpole.http.failures import ConnectionFailures
 from cartpole.http.limits import ClientLimits
 from cartpole.http.plain_headers import PlainHeaders
 from cartpole.http.polling import Polling
 from cartpole.http.turns import ASGI_TURN_BYTES, FAST_TURN_BYTES, Turns
+from cartpole.v2.routes import batch_endpoints
 
 
 @dataclass
@@ -24,6 +27,7 @@ class Shared:
     turns: Turns
     batcher: Batcher
     polling: Polling
+    direct: DirectAnswers
     plain_headers: PlainHeaders = field(default_factory=PlainHeaders)
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -46,4 +50,6 @@ def share(limits: ClientLimits, inference: Inference, fast: bool, poll: str = "a
     turns = Turns(turn_bytes, batcher.flush, failures, polling)
     counters = inference.predictor.counters
     connections = Connections(limits, clock, counters, batcher.flush, failures, polling)
-    return Shared(limits, clock, connections, turns, batcher, polling)
+    endpoints = batch_endpoints(Batches(inference, limits.body_bytes))
+    direct = DirectAnswers(endpoints, counters)
+    return Shared(limits, clock, connections, turns, batcher, polling, direct)

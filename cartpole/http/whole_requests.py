@@ -53,7 +53,11 @@ class WholeRequests(HttpToolsProtocol):
         self.cycle.waiting_for_100_continue = False
         app, self._pending_app = self._pending_app, None
         if app:
-            self._run(self.cycle, app)
+            self.run_whole(self.cycle, app)
+
+    def run_whole(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Start the application for a request whose body has just become complete."""
+        self._run(cycle, app)
 
     def is_answering(self) -> bool:
         """Whether the application owes an answer, or the rest of one, to a request that it has."""

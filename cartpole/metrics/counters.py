@@ -6,26 +6,46 @@ cartpole/metrics/prometheus.py renders them.
 import logging
 import mmap
 import os
+import time
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from cartpole.metrics.rejections import REJECTIONS
+from cartpole.metrics.routes import BATCH_ROUTES, PAGE, PAGE_STATUSES, ROUTES, STATUSES
 
 _STEPS = (1, 2, 5)  # of each power of ten
 MICROSECONDS = (5, *(step * 10**power for power in range(1, 6) for step in _STEPS), 10**6)
 _NANOSECONDS = tuple(1000 * limit for limit in MICROSECONDS)
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # one forward holds at most 256 rows
-PAGE, OTHER = "page", "other"  # the live page and its files; unknown paths
-ROUTES = ("/inference", "/health/live", "/health/ready", "/metrics", PAGE, OTHER)
-STATUSES = (200, 204, 400, 404, 405, 500, 503)
-PAGE_STATUSES = (200, 304, 405, 406, 412, 500)
 
 logger = logging.getLogger("cartpole")
 
 
-def _statuses(route: str) -> tuple[int, ...]:
-    return PAGE_STATUSES if route == PAGE else STATUSES
+@dataclass(frozen=True, slots=True)
+class BatchTimes:
+    """What a batch request took, in nanoseconds: as a whole, and the parts of that."""
+
+    total: int
+    parse: int
+    forwards: int
+    render: int
+
+
+class _BatchColumns:
+    """The counters of a route that answers many rows to one request.
+
+    Attributes:
+        rows: rows answered; last_at: when the last were, in milliseconds since 1970.
+        good, bad: requests answered, requests refused or failed; and their nanoseconds.
+        parse_time, forward_time, render_time: parts of good_time.
+    """
+
+    def __init__(self, first: int) -> None:
+        self.rows, self.last_at, self.good, self.bad = range(first, first + 4)
+        self.good_time, self.bad_time = first + 4, first + 5
+        self.parse_time, self.forward_time, self.render_time = range(first + 6, first + 9)
 
 
 class _Columns:
@@ -36,12 +56,15 @@ class _Columns:
         self.pid, self.connections, self.accepted = self._add(1), self._add(1), self._add(1)
         self.ready, self.restarts = self._add(1), self._add(1)
         self.heartbeats, self.total_requests = self._add(1), self._add(1)
-        self.requests = {route: self._add_each(_statuses(route)) for route in ROUTES}
+        self.requests = {
+            route: self._add_each(PAGE_STATUSES if route == PAGE else STATUSES) for route in ROUTES
+        }
         self.rejections = self._add_each(REJECTIONS)
         # A histogram has a cell for each bucket, one for values above all limits, and the sum.
         self.request_seconds = self._add(len(MICROSECONDS) + 2)
         self.inference_seconds = self._add(len(MICROSECONDS) + 2)
         self.batch_size = self._add(len(BATCH_SIZES) + 2)
+        self.batches = {route: _BatchColumns(self._add(9)) for route in BATCH_ROUTES}
 
     def _add(self, cells: int) -> int:
         self.width += cells
@@ -171,6 +194,23 @@ class WorkerCounters:
             self.cells[column] += 1
         self.cells[_REQUEST + bisect_left(_NANOSECONDS, nanoseconds)] += 1
         self.cells[_REQUEST + _DURATION_SUM] += nanoseconds
+
+    def record_batch(self, route: str, rows: int, times: BatchTimes) -> None:
+        """Count the rows of one request of BATCH_ROUTES that is answered, and its times."""
+        cells, columns = self.cells, COLUMNS.batches[route]
+        cells[columns.rows] += rows
+        cells[columns.last_at] = time.time_ns() // 10**6
+        cells[columns.good] += 1
+        cells[columns.good_time] += times.total
+        cells[columns.parse_time] += times.parse
+        cells[columns.forward_time] += times.forwards
+        cells[columns.render_time] += times.render
+
+    def record_failed_batch(self, route: str, nanoseconds: int) -> None:
+        """Count one request of BATCH_ROUTES that is answered with an error."""
+        cells, columns = self.cells, COLUMNS.batches[route]
+        cells[columns.bad] += 1
+        cells[columns.bad_time] += nanoseconds
 
     def record_rejection(self, status: int) -> None:
         """Count one request that was rejected before any route; status is one of REJECTIONS."""

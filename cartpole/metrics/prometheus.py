@@ -36,6 +36,7 @@ class _Collector:
 
     def collect(self) -> Iterator[Any]:
         yield self._requests()
+        yield self._rows()
         yield self._rejections()
         yield self._durations("request", _REQUEST_HELP, COLUMNS.request_seconds)
         yield self._durations("inference", "One forward.", COLUMNS.inference_seconds)
@@ -64,6 +65,14 @@ class _Collector:
             for status, column in columns.items():
                 requests.add_metric((route, str(status)), self._shared.total(column))
         return requests
+
+    def _rows(self) -> core.Metric:
+        rows = core.CounterMetricFamily(
+            "cartpole_rows", "Observations answered by POST requests.", labels=("route",)
+        )
+        for route, columns in COLUMNS.batches.items():
+            rows.add_metric((route,), self._shared.total(columns.rows))
+        return rows
 
     def _rejections(self) -> core.Metric:
         # The name is part of the interface: dashboards and alerts read it.

@@ -1,4 +1,4 @@
-"""Preallocated memory of observations and logits, shared by the engines."""
+"""Preallocated memory of observations and of one head's outputs, shared by the engines."""
 
 import ctypes
 import struct
@@ -11,38 +11,41 @@ from torch import Tensor
 from cartpole.policy.contract import (
     ACTIONS,
     MAX_ROWS,
+    OBSERVATION_BYTES,
     OBSERVATIONS,
     Batch,
     Logits,
     Observation,
     One,
+    Packed,
 )
 
-_OBSERVATION, _LOGITS = struct.Struct(f"{OBSERVATIONS}f"), struct.Struct(f"{ACTIONS}f")
+_OBSERVATION = struct.Struct(f"{OBSERVATIONS}f")
 
-Step = Callable[..., object]  # computes the logits of the first rows, from the observations there
+Step = Callable[..., object]  # computes the outputs of the first rows, from the observations there
 
 
 class Buffers:
-    """Memory of MAX_ROWS observations and of their logits, and the functions that go through it.
+    """Memory of MAX_ROWS observations and of their outputs, and the functions that go through it.
 
     Attributes:
         observations: float32[MAX_ROWS, 4], contiguous.
-        logits: float32[MAX_ROWS, 2], contiguous.
+        outputs: float32[MAX_ROWS, columns], contiguous: the logits, or another head's.
     """
 
-    def __init__(self, observations: Tensor, logits: Tensor) -> None:
-        self.observations, self.logits = observations, logits
-        self._source, self._target = memory_of(observations), memory_of(logits)
+    def __init__(self, observations: Tensor, outputs: Tensor) -> None:
+        self.observations, self.outputs = observations, outputs
+        self._source, self._target = memory_of(observations), memory_of(outputs)
+        self._row = struct.Struct(f"{outputs.shape[1]}f")
 
     @classmethod
-    def allocate(cls) -> "Buffers":
-        return cls(torch.zeros(MAX_ROWS, OBSERVATIONS), torch.zeros(MAX_ROWS, ACTIONS))
+    def allocate(cls, columns: int = ACTIONS) -> "Buffers":
+        return cls(torch.zeros(MAX_ROWS, OBSERVATIONS), torch.zeros(MAX_ROWS, columns))
 
     def one(self, step: Step, arguments: tuple[Any, ...]) -> One:
         """Bind Engine.one to a step, called with the arguments that compute one row."""
         source, target = self._source, self._target
-        pack, unpack = _OBSERVATION.pack_into, _LOGITS.unpack_from
+        pack, unpack = _OBSERVATION.pack_into, self._row.unpack_from
 
         def one(
             position: float, velocity: float, angle: float, angular_velocity: float
@@ -56,7 +59,7 @@ class Buffers:
     def batch(self, step: Step, arguments: Sequence[tuple[Any, ...]]) -> Batch:
         """Bind Engine.batch to a step; arguments[n] makes it compute n rows."""
         source, target = self._source, self._target
-        pack, unpack, size = struct.pack_into, _LOGITS.iter_unpack, _LOGITS.size
+        pack, unpack, size = struct.pack_into, self._row.iter_unpack, self._row.size
 
         def batch(observations: Sequence[Observation]) -> list[Logits]:
             rows = len(observations)
@@ -71,6 +74,33 @@ class Buffers:
 
         return batch
 
+    def packed(self, step: Step, arguments: Sequence[tuple[Any, ...]]) -> Packed:
+        """Bind Engine.packed to a step, as `batch` does."""
+        source, target, size = self._source, self._target, self._row.size
+
+        def packed(observations: memoryview) -> bytes:
+            rows = _rows_of(observations)
+            source[: len(observations)] = observations
+            step(*arguments[rows])
+            return bytes(target[: rows * size])
+
+        return packed
+
+    def packed_row_by_row(self, step: Step, arguments: tuple[Any, ...]) -> Packed:
+        """The same where each row is computed alone; the arguments are those of one row."""
+        source, row = self._source[:OBSERVATION_BYTES], self._target[: self._row.size]
+
+        def packed(observations: memoryview) -> bytes:
+            found = bytearray()
+            for number in range(_rows_of(observations)):
+                start = number * OBSERVATION_BYTES
+                source[:] = observations[start : start + OBSERVATION_BYTES]
+                step(*arguments)
+                found += row
+            return bytes(found)
+
+        return packed
+
 
 def row_by_row(one: One) -> Batch:
     """An Engine.batch that computes each row alone."""
@@ -81,6 +111,15 @@ def row_by_row(one: One) -> Batch:
         return [one(*observation) for observation in observations]
 
     return batch
+
+
+def _rows_of(observations: memoryview) -> int:
+    rows, rest = divmod(len(observations), OBSERVATION_BYTES)
+    if rest:
+        raise ValueError(f"{len(observations)} bytes, expected {OBSERVATION_BYTES} for each row")
+    if not 1 <= rows <= MAX_ROWS:
+        raise _wrong_size(rows)
+    return rows
 
 
 def _wrong_size(rows: int) -> ValueError:

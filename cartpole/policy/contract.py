@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 OBSERVATIONS, ACTIONS = 4, 2  # columns of an observation, columns of its logits
+OBSERVATION_BYTES = 4 * OBSERVATIONS  # of float32
 
 # The cost of a row is flat from 64 rows on (bench/micro.py: batch-2 to batch-256), and the first
 # row of a larger batch would wait longer for the last.
@@ -20,6 +21,7 @@ Outputs = Literal["logits", "q_values"]
 
 One = Callable[[float, float, float, float], Logits]
 Batch = Callable[[Sequence[Observation]], list[Logits]]
+Packed = Callable[[memoryview], bytes]  # float32[n, 4] -> float32[n, columns], both as bytes
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,13 @@ class Engine(Protocol):
     Attributes:
         name: "torchscript" or "native", for logs, metrics and health answers.
         policy: the policy that it runs.
+        packed_values: float32[n, 4] to the value head's float32[n, 1], as `packed`. make_engine
+            sets it.
     """
 
     name: str
     policy: Policy
+    packed_values: Packed
 
     def one(
         self, position: float, velocity: float, angle: float, angular_velocity: float, /
@@ -78,4 +83,11 @@ class Engine(Protocol):
 
         Raises:
             ValueError: there are no observations, or more than MAX_ROWS.
+        """
+
+    def packed(self, observations: memoryview, /) -> bytes:
+        """The same for float32[n, 4] as bytes, to the logits float32[n, 2] as bytes.
+
+        Raises:
+            ValueError: n is not 1 to MAX_ROWS, or the bytes are not whole rows.
         """

@@ -9,6 +9,7 @@ from cartpole.policy.contract import Engine, Policy
 from cartpole.policy.loading import BadPolicy, first_line
 from cartpole.policy.perceptron import NotPerceptron, read_perceptron
 from cartpole.policy.torchscript import ModuleEngine, TorchScriptEngine, has_branches
+from cartpole.policy.value_head import make_value_head
 from cartpole.policy.verify import is_same_together, verify, verify_repeatable
 
 logger = logging.getLogger("cartpole")
@@ -35,6 +36,12 @@ def make_engine(policy: Policy, name: str = "torchscript") -> Engine:
         BadPolicy: the native engine is not available for this policy, which the text explains;
             or the module's answers are not repeatable.
     """
+    engine = _make_engine(policy, name)
+    engine.packed_values = make_value_head(policy)
+    return engine
+
+
+def _make_engine(policy: Policy, name: str) -> Engine:
     if name == "torchscript":
         return _torchscript_engine(policy)
     try:

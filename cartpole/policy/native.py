@@ -20,6 +20,7 @@ from cartpole.policy.contract import (
     Batch,
     Logits,
     One,
+    Packed,
     Policy,
 )
 from cartpole.policy.native_normalization import (
@@ -59,6 +60,8 @@ class NativeEngine:
     name = "native"
     one: One
     batch: Batch
+    packed: Packed
+    packed_values: Packed
 
     def __init__(self, policy: Policy, network: Perceptron) -> None:
         if len(network.weights) > MOST_LAYERS:
@@ -87,7 +90,8 @@ class NativeEngine:
         )
         # Faster than TorchScript for any number of rows (bench/micro.py: native-batch-2 to -256).
         step = CFUNCTYPE(None, c_ssize_t, c_ssize_t)(self._compiled_rows.address)
-        self.batch = buffers.batch(step, [(address, rows) for rows in range(MAX_ROWS + 1)])
+        arguments = [(address, rows) for rows in range(MAX_ROWS + 1)]
+        self.batch, self.packed = buffers.batch(step, arguments), buffers.packed(step, arguments)
 
 
 def _offsets(widths: tuple[int, ...]) -> list[int]:

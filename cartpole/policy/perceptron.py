@@ -38,17 +38,20 @@ class Perceptron:
     normalization: Normalization | None = None
 
 
-def read_perceptron(policy: Policy) -> Perceptron:
-    """Read the matrices from the policy's graph, walking from the logits back to the observation.
+def read_perceptron(policy: Policy, head: int = 0) -> Perceptron:
+    """Read a head's matrices from the policy's graph, walking from it back to the observation.
 
     Every node of the graph must lie on this walk, since an operator beside it could overwrite the
     tensors that the walk passes.
+
+    Args:
+        head: 0 for the logits, 1 for the value.
 
     Raises:
         NotPerceptron: the graph holds more than linear layers with tanh or ReLU between them.
     """
     try:
-        graph = _logits_graph(policy.module)
+        graph = _graph_of(policy.module, head)
     except Exception as error:  # a module that can't be frozen may still run
         raise NotPerceptron(first_line(error)) from error
     observation = list(graph.inputs())[1]
@@ -96,8 +99,8 @@ def _check_complete(graph: Any, visited: list[Any]) -> None:
         raise NotPerceptron(kind)
 
 
-def _logits_graph(module: torch.jit.ScriptModule) -> Any:
-    """The graph that computes the logits alone, with all weights as constants."""
+def _graph_of(module: torch.jit.ScriptModule, head: int) -> Any:
+    """The graph that computes one head alone, with all weights as constants."""
     if 'name="training"' in str(module.inlined_graph) and any(
         part.training for part in module.modules()
     ):
@@ -107,8 +110,8 @@ def _logits_graph(module: torch.jit.ScriptModule) -> Any:
     if heads.kind() != "prim::TupleConstruct":
         raise NotPerceptron(heads.kind())
     graph.eraseOutput(0)
-    graph.registerOutput(heads.inputsAt(0))
-    torch._C._jit_pass_dce(graph)  # removes the value head, except in-place writes to the rest
+    graph.registerOutput(heads.inputsAt(head))
+    torch._C._jit_pass_dce(graph)  # removes the other head, except in-place writes to the rest
     return graph
 
 

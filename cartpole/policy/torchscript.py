@@ -7,12 +7,12 @@ from torch import Tensor
 
 from cartpole.policy.buffers import Buffers, Step, row_by_row
 from cartpole.policy.contract import (
-    ACTIONS,
     MAX_ROWS,
     OBSERVATIONS,
     Batch,
     Observation,
     One,
+    Packed,
     Policy,
 )
 from cartpole.policy.normalization import Normalization
@@ -32,11 +32,13 @@ class TorchScriptEngine:
     name = "torchscript"
     one: One
     batch: Batch
+    packed: Packed
+    packed_values: Packed
 
     def __init__(self, policy: Policy, network: Perceptron) -> None:
         self.policy = policy
         step, hidden = trace_step(network)
-        self.one, self.batch = _bind_together(Buffers.allocate(), step, hidden)
+        self.one, self.batch, self.packed = bind_together(Buffers.allocate(), step, hidden)
 
 
 class ModuleEngine:
@@ -56,15 +58,14 @@ class ModuleEngine:
     name = "torchscript"
     one: One
     batch: Batch
+    packed: Packed
+    packed_values: Packed
 
     def __init__(self, policy: Policy, *, together: bool = False) -> None:
         self.policy = policy
-        buffers, step = Buffers.allocate(), _module_step(policy.module)
-        if together:
-            self.one, self.batch = _bind_together(buffers, step, [])
-        else:
-            self.one = buffers.one(step, _arguments(buffers, [], rows=1, group=1))
-            self.batch = row_by_row(self.one)
+        buffers, step = Buffers.allocate(), module_step(policy.module)
+        bind = bind_together if together else bind_alone
+        self.one, self.batch, self.packed = bind(buffers, step, [])
 
 
 def has_branches(module: torch.jit.ScriptModule) -> bool:
@@ -77,10 +78,10 @@ def trace_step(network: Perceptron) -> tuple[Step, list[Tensor]]:
     """Trace a perceptron into one TorchScript function.
 
     Returns:
-        The function and its hidden tensors, [MAX_ROWS, width] each. Its arguments are the
-        observations, the hidden tensors and the logits, of as many rows as BLAS shall compute,
+        The function and its hidden tensors, float32[MAX_ROWS, width] each. Its arguments are the
+        observations, the hidden tensors and the outputs, of as many rows as BLAS shall compute,
         then the hidden tensors once more, of as many rows as shall be activated. It overwrites the
-        hidden tensors and the logits.
+        hidden tensors and the outputs.
     """
     weights, biases = pad_hidden_layers(network)
     hidden = [torch.zeros(MAX_ROWS, len(bias)) for bias in biases[:-1]]
@@ -103,7 +104,7 @@ def trace_step(network: Perceptron) -> tuple[Step, list[Tensor]]:
     # Tracing unrolls the loop over the layers. A scripted function that takes lists of tensors
     # costs half as much again (bench/micro.py: cartpole-inference). torch.jit.trace would keep
     # 0.1 MiB for ever at each reload; a function made from the graph is freed with its engine.
-    source, target = torch.zeros(MAX_ROWS, OBSERVATIONS), torch.zeros(MAX_ROWS, ACTIONS)
+    source, target = torch.zeros(MAX_ROWS, OBSERVATIONS), torch.zeros(MAX_ROWS, len(biases[-1]))
     graph, _ = torch._C._create_graph_by_tracing(
         whole, (source, *hidden, target, *hidden), lambda _: "", strict=True, force_outplace=False
     )
@@ -127,19 +128,19 @@ def _normalize_first(normalization: Normalization, step: Step, layers: int) -> S
     return whole
 
 
-def _module_step(module: torch.jit.ScriptModule) -> Step:
-    """A step that copies the module's logits into the buffer."""
+def module_step(module: torch.jit.ScriptModule, head: int = 0) -> Step:
+    """A step that copies a head's outputs into the buffer: 0 for the logits, 1 for the value."""
 
-    def step(observations: Tensor, logits: Tensor) -> None:
-        found: Tensor = module(observations)[0]
-        if found.shape != logits.shape:  # copy_ would broadcast it
-            raise RuntimeError(f"found logits {list(found.shape)} for {len(logits)} rows")
-        logits.copy_(found.detach())
+    def step(observations: Tensor, outputs: Tensor) -> None:
+        found: Tensor = module(observations)[head]
+        if found.shape != outputs.shape:  # copy_ would broadcast it
+            raise RuntimeError(f"found outputs {list(found.shape)} for {len(outputs)} rows")
+        outputs.copy_(found.detach())
 
     return step
 
 
-def _bind_together(buffers: Buffers, step: Step, hidden: list[Tensor]) -> tuple[One, Batch]:
+def bind_together(buffers: Buffers, step: Step, hidden: list[Tensor]) -> tuple[One, Batch, Packed]:
     """Find the row group in which every batch size gives the bits of single rows.
 
     Without such a group, a batch is computed row by row. The search also warms up: each number of
@@ -151,15 +152,21 @@ def _bind_together(buffers: Buffers, step: Step, hidden: list[Tensor]) -> tuple[
         one, batch = buffers.one(step, arguments[1]), buffers.batch(step, arguments)
         alone = [one(*observation) for observation in observations]
         if all(batch(observations[-rows:]) == alone[-rows:] for rows in range(1, MAX_ROWS + 1)):
-            return one, batch
-    one = buffers.one(step, _arguments(buffers, hidden, rows=1, group=1))
-    return one, row_by_row(one)
+            return one, batch, buffers.packed(step, arguments)
+    return bind_alone(buffers, step, hidden)
+
+
+def bind_alone(buffers: Buffers, step: Step, hidden: list[Tensor]) -> tuple[One, Batch, Packed]:
+    """The functions of an engine that computes each row of a batch alone."""
+    arguments = _arguments(buffers, hidden, rows=1, group=1)
+    one = buffers.one(step, arguments)
+    return one, row_by_row(one), buffers.packed_row_by_row(step, arguments)
 
 
 def _arguments(buffers: Buffers, hidden: list[Tensor], rows: int, group: int) -> tuple[Tensor, ...]:
     """The tensors that a step takes for so many rows, see trace_step."""
     padded = -(-rows // group) * group
-    computed = (tensor[:padded] for tensor in (buffers.observations, *hidden, buffers.logits))
+    computed = (tensor[:padded] for tensor in (buffers.observations, *hidden, buffers.outputs))
     return *computed, *(tensor[:rows] for tensor in hidden)
 
 

@@ -41,7 +41,7 @@ def build(settings: Settings, counters: WorkerCounters) -> Server:
     connection_type = FastConnection if is_fast else HttpConnection
     protocol = partial(connection_type, shared)
     is_new = is_fast and not settings.ssl_certfile
-    app = create_app(inference, ready, settings.access_log, settings.page)
+    app = create_app(inference, ready, settings.access_log, settings.page, settings.limit_body)
     config = _uvicorn_config(settings, app, partial(NewConnection, shared) if is_new else protocol)
     if config.ssl:
         _terminate_tls(config, config.ssl, shared, protocol)

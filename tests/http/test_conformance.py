@@ -55,11 +55,11 @@ def test_100_continue_only_where_it_is_asked_and_known(server: Server) -> None:
     for version in ("1.0", "1.1"):
         with connect(server) as client:
             client.sendall(
-                f"POST /inference HTTP/{version}\r\nHost: a\r\nExpect: 100-continue\r\n"
+                f"POST /metrics HTTP/{version}\r\nHost: a\r\nExpect: 100-continue\r\n"
                 "Content-Length: 3\r\n\r\n".encode()
             )
             client.shutdown(socket.SHUT_WR)
-            assert b"100 Continue" not in read_all(client)  # nothing here reads a body
+            assert b"100 Continue" not in read_all(client)  # this route reads no body
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_one_answer_however_a_bad_body_arrives(server: Server) -> None:
 
 def test_100_continue_is_waited_for_in_vain_but_not_for_ever(server: Server) -> None:
     with connect(server) as client:  # as curl does: it waits before it sends the body
-        client.sendall(head(b"POST /inference HTTP/1.1", b"Content-Length: 3",
+        client.sendall(head(b"POST /metrics HTTP/1.1", b"Content-Length: 3",
                             b"Expect: 100-continue"))  # fmt: skip
         received = read_all(client)
     assert statuses(received) == [405]

@@ -26,7 +26,7 @@ def test_values_go_through_the_tensors() -> None:
     buffers = Buffers.allocate()
 
     def step(rows: int) -> None:
-        buffers.logits[:rows] = buffers.observations[:rows, 2:] * 2
+        buffers.outputs[:rows] = buffers.observations[:rows, 2:] * 2
 
     batch = buffers.batch(step, [(rows,) for rows in range(MAX_ROWS + 1)])
     assert buffers.one(step, (1,))(1, 2, 3, 4) == (6, 8)

@@ -8,7 +8,12 @@ from starlette.applications import Starlette
 
 
 async def call(
-    app: Any, method: str, path: str, query: bytes = b"", lines: Sequence[tuple[bytes, bytes]] = ()
+    app: Any,
+    method: str,
+    path: str,
+    query: bytes = b"",
+    lines: Sequence[tuple[bytes, bytes]] = (),
+    body: bytes = b"",
 ) -> tuple[int, Any, bytes]:
     """Send a request to an ASGI application; return status, headers and body."""
     scope = {
@@ -28,14 +33,14 @@ async def call(
     sent: list[Any] = []
 
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": b"", "more_body": False}
+        return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(message: Any) -> None:
         sent.append(message)
 
     await app(scope, receive, send)
-    body = b"".join(message.get("body", b"") for message in sent[1:])
-    return sent[0]["status"], dict(sent[0]["headers"]), body
+    answer = b"".join(message.get("body", b"") for message in sent[1:])
+    return sent[0]["status"], dict(sent[0]["headers"]), answer
 
 
 def get(
@@ -46,3 +51,10 @@ def get(
     lines: Sequence[tuple[bytes, bytes]] = (),
 ) -> tuple[int, Any, Any]:
     return asyncio.run(call(app, method, path, query, lines))
+
+
+def post(
+    app: Any, path: str, body: bytes, *lines: tuple[bytes, bytes]
+) -> tuple[int, dict[bytes, bytes], bytes]:
+    """The answer to a POST request with this body and these headers."""
+    return asyncio.run(call(app, "POST", path, lines=lines, body=body))

@@ -26,6 +26,8 @@ CORPUS = {
     "tab": request(GOLDEN + "\tx"),
     "head": request(start="HEAD /inference?{} HTTP/1.1"),
     "post": request(GOLDEN, "Content-Length: 2", start="POST /inference?{} HTTP/1.1") + b"{}",
+    "post to health": request("", "Content-Length: 2", start="POST /health/live?{} HTTP/1.1")
+    + b"{}",
     "lower case": request(start="get /inference?{} HTTP/1.1"),
     "path": request(start="GET /inference/?{} HTTP/1.1"),
     "absolute form": request(start="GET http://x/inference?{} HTTP/1.1"),
@@ -78,15 +80,15 @@ STATUSES = {
     400: "bad, missing, no query, empty query, question marks, fragment, odd characters, "
     "not ascii, control, space, tab, lower case, bad chunk, both lengths, bad length, two lengths, "
     "bad header, space before colon, folded, null, bare line feed, bare carriage return, "
-    "no host, junk",
+    "no host, junk, post",
     404: "path, double slash, nothing there",
-    405: "post",
+    405: "post to health",
     413: "large body, large chunks",
     431: "large head, long query, long number",
     505: "http/2.0, http/0.9",
 }
 EXPECTED = {name: status for status, names in STATUSES.items() for name in names.split(", ")}
-POST = "POST /inference?{} HTTP/1.1"
+POST = "POST /health/live?{} HTTP/1.1"  # not allowed
 CHUNKED = request("", "Transfer-Encoding: chunked", start=POST)
 
 EXPECTING = request("", "Content-Length: 3", "Expect: 100-continue", start=POST)

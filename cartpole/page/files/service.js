@@ -4,7 +4,7 @@ const NAMES = ["position", "velocity", "angle", "angular_velocity"];
 
 // Whether POST /inference takes many states at once. The page can't find out by trying: a refusal
 // would stand in the browser's console as an error.
-export const hasBatchRoute = false;
+export const hasBatchRoute = true;
 
 /**
  * GET /inference: {left, right} for a state.
