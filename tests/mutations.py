@@ -164,7 +164,7 @@ MUTATIONS = [
     Mutation(
         "an engine is not compared with the module",
         "cartpole/policy/verify.py",
-        "_within_float32(network, observations) & ~right",
+        "within_float32(network, observations) & ~right",
         "right & ~right",
         "policy/test_engines.py policy/test_bad_models.py",
     ),
@@ -195,6 +195,13 @@ MUTATIONS = [
         "gzip and gzip >= ",
         "gzip >= ",
         "page/test_negotiation.py",
+    ),
+    Mutation(
+        "heavy requests work all at once",
+        "cartpole/api/batches.py",
+        "async with self._batches.heavy:",
+        "async with asyncio.Lock():",
+        "api/test_batches.py",
     ),
 ]
 
