@@ -196,6 +196,13 @@ MUTATIONS = [
         "gzip >= ",
         "page/test_negotiation.py",
     ),
+    Mutation(
+        "heavy requests work all at once",
+        "cartpole/api/batches.py",
+        "async with self._batches.heavy:",
+        "async with asyncio.Lock():",
+        "api/test_batches.py",
+    ),
 ]
 
 

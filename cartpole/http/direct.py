@@ -4,6 +4,7 @@ The bytes are those of the application's answer. Leans on uvicorn's RequestRespo
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from time import perf_counter_ns as clock
 from typing import Any
 
@@ -11,10 +12,30 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from cartpole.api.batches import Answered, BatchEndpoint
 from cartpole.api.middleware import HEAD_READ_AT
-from cartpole.api.responses import CLOSE
+from cartpole.api.responses import CLOSE, Headers
 from cartpole.http.response_heads import encode_head
 from cartpole.metrics.counters import WorkerCounters
 from cartpole.metrics.routes import ROUTE_OF
+
+
+@dataclass(frozen=True, slots=True)
+class Repeatable:
+    """The last request of a connection, if another with the same head needs no parser.
+
+    The same bytes mean the same method, target, headers and length of the body.
+
+    Attributes:
+        head: with the empty line that ends it.
+        size: of the whole request.
+    """
+
+    head: bytes
+    size: int
+    path: str
+    headers: Headers
+
+    def is_repeated(self, data: bytes) -> bool:
+        return len(data) == self.size and data.startswith(self.head)
 
 
 class DirectAnswers:
@@ -38,6 +59,37 @@ class DirectAnswers:
         self._counters.record_request(ROUTE_OF[scope["path"]], answered[0], nanoseconds)
         _complete(cycle, answered)
         return True
+
+    def answer_again(self, request: Repeatable, data: bytes, default: Headers) -> bytes:
+        """The answer to a request with the head of an earlier one, as bytes."""
+        started = clock()
+        body = data[len(request.head) :]
+        answered = self._endpoints[request.path].answer(request.headers, body)
+        assert answered, "a body of the same size and coding was light"
+        status, body, lines = answered
+        self._counters.record_request(ROUTE_OF[request.path], status, clock() - started)
+        return encode_head(status, [*default, *lines]) + body
+
+
+def repeatable(cycle: RequestResponseCycle, data: bytes, size: int) -> Repeatable | None:
+    """The answered request as one that may be repeated, if it and its body are all of `data`.
+
+    Args:
+        size: of its body.
+    """
+    head = data[: data.find(b"\r\n\r\n") + 4]
+    headers = list(cycle.scope["headers"])
+    framing = [value for name, value in headers if name == b"content-length"]
+    has_more = any(name in (b"expect", b"transfer-encoding") for name, _ in headers)
+    if (
+        len(head) < 4
+        or len(head) + size != len(data)
+        or not framing
+        or has_more
+        or not cycle.keep_alive
+    ):
+        return None
+    return Repeatable(head, len(data), cycle.scope["path"], headers)
 
 
 def _complete(cycle: RequestResponseCycle, answered: Answered) -> None:

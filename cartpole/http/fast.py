@@ -15,6 +15,7 @@ from cartpole.api.inference import Query
 from cartpole.api.observation import BadObservation, parse, parse_usual
 from cartpole.http.changing_headers import NO_GAP, gap_between
 from cartpole.http.connection import HttpConnection
+from cartpole.http.direct import Repeatable, repeatable
 from cartpole.http.last_request import LastRequest
 from cartpole.http.plain_headers import Plain
 from cartpole.http.shared import Shared
@@ -42,6 +43,8 @@ class FastConnection(HttpConnection):
         super().__init__(shared, config, server_state, app_state, _loop)
         self._batcher, self._plain_headers = shared.batcher, shared.plain_headers
         self._direct = shared.direct
+        self._rest = b""  # what the parser reads now, from the begin of a request
+        self._repeatable: Repeatable | None = None
         self._head_bytes = shared.limits.head_bytes
         # The bytes after the query of the previous request on this connection; to begin with, none
         # that a request could have.
@@ -83,7 +86,26 @@ class FastConnection(HttpConnection):
                     turns.begin()
                     turns.bytes_this_turn = size
                 return None
+        if self._repeatable and self._repeatable.is_repeated(data) and self._answer_again(data):
+            return None
         super().data_received(data)
+
+    def _answer_again(self, data: bytes) -> bool:
+        """Answer a POST request whose head is that of the one before; False if not now."""
+        turns, request = self._turns, self._repeatable
+        is_full = turns.bytes_this_turn > turns.bytes_per_turn
+        is_busy = is_full or self._deferred or self.flow.write_paused or not self._fast
+        if request is None or is_busy or self.transport.is_closing():
+            return False
+        if not turns.bytes_this_turn:
+            turns.begin()
+        turns.bytes_this_turn += len(data)
+        self._times.last_activity = self._clock.now
+        self._batcher.flush()  # earlier requests are answered first
+        state = self.server_state
+        state.total_requests += 1
+        self.transport.write(self._direct.answer_again(request, data, state.default_headers))
+        return True
 
     def _other_query_end(self, data: bytes) -> int:
         """The same for a header block that differs from the usual one in more than its gap."""
@@ -102,7 +124,9 @@ class FastConnection(HttpConnection):
             self._times.last_activity = self._clock.now
         if rest:
             self._batcher.flush()  # earlier requests are answered first
+            self._rest = rest
             super().read(rest)
+            self._rest = b""
 
     def _read_inferences(self, data: bytes) -> bytes:
         """Take the leading requests that the fast path can answer. Returns the bytes after them."""
@@ -154,8 +178,10 @@ class FastConnection(HttpConnection):
         self._allow_if_at_rest()
 
     def run_whole(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._running = cycle
-        if not self._direct.answer(cycle):
+        self._running, size = cycle, len(cycle.body)
+        if self._direct.answer(cycle):
+            self._repeatable = repeatable(cycle, self._rest, size)
+        else:
             super().run_whole(cycle, app)
 
     def on_response_complete(self) -> None:

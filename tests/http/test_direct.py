@@ -105,6 +105,67 @@ def test_it_does_not_enter_the_application(inference: Inference) -> None:
     asyncio.run(run())
 
 
+REPEATED = ["json", "version", "binary", "raw", "rows", "bad", "bad rows", "compressed reply"]
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_a_head_that_is_repeated_needs_no_parser(inference: Inference, name: str) -> None:
+    sent, status = REQUESTS[name]
+
+    async def run() -> None:
+        connection = Connection(inference, True)
+        once = await connection.send(sent)
+        connection.protocol.parser = None  # it would be missed
+        for number in range(2, 5):
+            connection.protocol.data_received(sent)
+            assert bytes(connection.transport.written) == once * number
+            assert connection.state.total_requests == number
+        assert not connection.protocol.is_answering()
+
+    asyncio.run(run())
+    for parts in ([sent] * 3, [sent, sent, USUAL, sent, sent + sent, sent, OTHER, sent]):
+        found = statuses(both(inference, parts))
+        assert found.count(status) >= len(found) - 2
+        assert len(found) == b"".join(parts).count(b" HTTP/1.1\r\n")
+
+
+@pytest.mark.parametrize("name", [*REPEATED, "chunked", "expecting", "compressed", "empty"])
+def test_what_only_resembles_the_request_before(inference: Inference, name: str) -> None:
+    sent, status = REQUESTS[name]
+    expected = [status, status, 200]
+    for cut in range(1, len(sent), 5):  # a head again, but the rest later
+        answer = both(inference, [sent, sent[:cut], sent[cut:], USUAL])
+        assert [one for one in statuses(answer) if one != 100] == expected
+    closing = sent.replace(b"Host: x", b"Connection: close\r\nHost: x")
+    answer = both(inference, [sent, closing, USUAL])
+    assert [one for one in statuses(answer) if one != 100] == [status, status]
+    both(inference, [sent, sent + b"x", USUAL])
+    both(inference, [sent, sent[:-1] + USUAL])
+    both(inference, [sent, sent], eof=True)
+
+
+def test_repeated_requests_keep_the_bounds_of_a_turn(inference: Inference) -> None:
+    async def run() -> None:
+        sent = REQUESTS["binary"][0]
+        connection = Connection(inference, True)
+        once = await connection.send(sent)
+        turns = connection.shared.turns
+        turns.begin()
+        turns.bytes_this_turn = turns.bytes_per_turn + 1
+        connection.protocol.data_received(sent)
+        assert connection.protocol.has_deferred()
+        await connection.rest()
+        assert bytes(connection.transport.written) == once * 2
+        connection.shared.connections.stop()
+        connection.protocol.shutdown()
+        connection.protocol.data_received(sent)
+        await connection.rest()
+        assert connection.transport.written.count(b"connection: close") == 1
+        assert connection.transport.over()
+
+    asyncio.run(run())
+
+
 def test_behind_an_answer_that_is_not_complete_it_keeps_its_place(inference: Inference) -> None:
     health = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
     answer = both(inference, [health + REQUESTS["json"][0] * 300 + health])
