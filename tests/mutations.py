@@ -191,10 +191,10 @@ MUTATIONS = [
     ),
     Mutation(
         "gzip is sent to clients that exclude it",
-        "cartpole/page/negotiation.py",
-        "gzip and gzip >= ",
-        "gzip >= ",
-        "page/test_negotiation.py",
+        "cartpole/api/content_codings.py",
+        "if weight and weight >= ",
+        "if weight >= ",
+        "api/test_content_codings.py",
     ),
     Mutation(
         "heavy requests work all at once",

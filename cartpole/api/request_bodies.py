@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from starlette.types import Receive
 
+from cartpole.api.content_codings import WINDOW_BITS
 from cartpole.api.responses import Headers
 
 BODY_BYTES = 1024 * 1024  # the default bound
 HEADER_LENGTH = b"inference-header-content-length"
 ACCEPTED_CODINGS = (b"accept-encoding", b"gzip, deflate")
 
-# RFC 9110, section 8.4.1: deflate is the zlib format, and x-gzip means gzip.
-_WINDOW_BITS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
+_MEANING = {"x-gzip": "gzip", "identity": ""}  # RFC 9110, sections 8.4.1.3 and 12.5.3
 
 
 class RequestError(Exception):
@@ -38,12 +38,12 @@ class BodyHead:
     """The headers that say how a request's body is to be read, and answered.
 
     Attributes:
-        coding: of the body; empty if it is not coded.
+        coding: of the body, gzip or deflate; empty if it is not coded.
         json_size: Inference-Header-Content-Length, as it was sent; None without it.
         accepted: Accept-Encoding; empty without it.
     """
 
-    coding: bytes = b""
+    coding: str = ""
     json_size: bytes | None = None
     accepted: bytes = b""
 
@@ -54,19 +54,19 @@ def read_head(headers: Iterable[tuple[bytes, bytes]]) -> BodyHead:
     Raises:
         RequestError: the coding is not supported (415), or a header is given twice (400).
     """
-    head = BodyHead()
+    head, codings = BodyHead(), []
     for name, value in headers:
         if name == b"content-encoding":
-            head.coding = b", ".join(filter(None, (head.coding, value.strip(b" \t").lower())))
+            codings.append(value.strip(b" \t").lower().decode("latin-1"))
         elif name == HEADER_LENGTH:
             if head.json_size is not None:
                 raise RequestError(400, "Inference-Header-Content-Length is given more than once")
             head.json_size = value.strip(b" \t")
         elif name == b"accept-encoding":
             head.accepted += b"," + value
-    if head.coding == b"identity":
-        head.coding = b""
-    elif head.coding and head.coding not in _WINDOW_BITS:
+    coding = ", ".join(filter(None, codings))
+    head.coding = _MEANING.get(coding, coding)
+    if head.coding and head.coding not in WINDOW_BITS:
         text = "the content coding is not supported, only gzip and deflate are"
         raise RequestError(415, text, [ACCEPTED_CODINGS])
     return head
@@ -92,7 +92,7 @@ async def receive_body(receive: Receive, limit: int) -> bytes:
         body += part
 
 
-def decompress(body: bytes, coding: bytes, limit: int) -> bytes:
+def decompress(body: bytes, coding: str, limit: int) -> bytes:
     """The body without its coding.
 
     Raises:
@@ -101,17 +101,17 @@ def decompress(body: bytes, coding: bytes, limit: int) -> bytes:
     """
     if not coding:
         return body
-    decompressor = zlib.decompressobj(_WINDOW_BITS[coding])
+    decompressor = zlib.decompressobj(WINDOW_BITS[coding])
     try:
         found = decompressor.decompress(body, limit + 1)
     except zlib.error:
-        raise RequestError(400, f"the body is not valid {coding.decode()}") from None
+        raise RequestError(400, f"the body is not valid {coding}") from None
     if len(found) > limit:
         raise _too_large(limit, " after decompression")
     if not decompressor.eof:
-        raise RequestError(400, f"the body ends within its {coding.decode()} stream")
+        raise RequestError(400, f"the body ends within its {coding} stream")
     if decompressor.unused_data:
-        raise RequestError(400, f"bytes follow the {coding.decode()} stream of the body")
+        raise RequestError(400, f"bytes follow the {coding} stream of the body")
     return found
 
 

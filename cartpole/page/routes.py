@@ -9,11 +9,13 @@ from starlette.datastructures import Headers as RequestHeaders
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from cartpole.api.content_codings import choose_coding
 from cartpole.api.responses import Headers, headers, render_error, respond
 from cartpole.api.routes import METHODS
-from cartpole.page.negotiation import choose_coding, names_tag
+from cartpole.page.entity_tags import names_tag
 
 FILES = Path(__file__).parent / "files"
+_CODINGS = ("gzip",)
 _INDEX = "index.html"  # served as /
 _TYPES = {
     ".css": b"text/css; charset=utf-8",
@@ -60,7 +62,7 @@ class PageFile:
 
     def _answer(self, request: RequestHeaders) -> tuple[int, bytes, Headers]:
         """Status, body and headers, in the order of RFC 9110, section 13.2.2."""
-        coding = choose_coding(request.getlist("accept-encoding"))
+        coding = choose_coding(",".join(request.getlist("accept-encoding")), _CODINGS)
         if coding is None:
             return _error(406, "Accept-Encoding excludes both gzip and identity")
         chosen = self._codings[coding]

@@ -1,24 +1,19 @@
 """The reply to an infer request: JSON, the bytes of tensors behind it, compressed if asked for."""
 
-import re
 import zlib
 from typing import Any
 
 from orjson import dumps
 
+from cartpole.api.content_codings import WINDOW_BITS, choose_coding
 from cartpole.api.request_bodies import HEADER_LENGTH
 from cartpole.api.responses import Headers, headers
 from cartpole.v2.contract import MODEL, OUTPUTS, VERSION
 from cartpole.v2.infer_request import InferBatch
 
 _BINARY = b"application/octet-stream"
-_WINDOW_BITS = {b"gzip": 31, b"deflate": 15}  # RFC 9110, section 8.4.1: deflate means zlib's format
+_CODINGS = ("gzip", "deflate")
 _LEVEL = 1  # of zlib; higher ones take several times as long for a few percent of floats
-
-# RFC 9110, section 12.4.2: a coding and its weight.
-_parse_coding = re.compile(
-    rb"[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*(?:;[ \t]*[qQ]=([01](?:\.[0-9]{0,3})?)[ \t]*)?"
-).fullmatch
 
 
 def render_infer(batch: InferBatch) -> tuple[bytes, int | None]:
@@ -59,27 +54,15 @@ def encode_reply(body: bytes, json_size: int | None, accepted: bytes) -> tuple[b
         json_size: of the JSON before compression, if bytes follow it.
         accepted: the client's Accept-Encoding.
     """
-    coding = choose_coding(accepted) if accepted else b""
-    if coding:
-        compressor = zlib.compressobj(_LEVEL, wbits=_WINDOW_BITS[coding])
+    coding = choose_coding(accepted.decode("latin-1"), _CODINGS) if accepted else None
+    if coding in WINDOW_BITS:
+        compressor = zlib.compressobj(_LEVEL, wbits=WINDOW_BITS[coding])
         body = compressor.compress(body) + compressor.flush()
     if json_size is None:
         lines = headers(len(body))
     else:
         lines = headers(len(body), _BINARY)
         lines.append((HEADER_LENGTH, b"%d" % json_size))
-    if coding:
-        lines.append((b"content-encoding", coding))
+    if coding in WINDOW_BITS:
+        lines.append((b"content-encoding", coding.encode()))
     return body, lines
-
-
-def choose_coding(accepted: bytes) -> bytes:
-    """The coding that the client likes best, gzip before deflate; empty for none."""
-    weights: dict[bytes, float] = {}
-    for part in accepted.split(b","):
-        if match := _parse_coding(part):
-            weights[match[1].lower()] = float(match[2] or 1)
-    others = weights.get(b"*", 0)
-    best = max(_WINDOW_BITS, key=lambda coding: weights.get(coding, others))
-    weight = weights.get(best, others)
-    return best if weight > 0 and weight >= weights.get(b"identity", 0) else b""
