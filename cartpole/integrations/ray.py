@@ -19,10 +19,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cartpole import logs
 from cartpole.integrations import probe
 from cartpole.integrations.endpoints import Publisher
-from cartpole.integrations.ray_command import STEP_SECONDS, Command, read_policy
+from cartpole.integrations.ray_command import STEP_SECONDS, Command, PolicyRefused, read_policy
 from cartpole.integrations.ray_control import Control
 from cartpole.integrations.ray_fleet import Fleet
-from cartpole.predictor import BadPolicy
 from cartpole.process.exit_codes import EXIT_OK, EXIT_START, EXIT_USAGE
 from cartpole.settings import BUNDLED_MODEL, BadSettings, Settings, read
 
@@ -69,7 +68,7 @@ def run(plan: Plan, address: str | None = None) -> None:
 
     Raises:
         BadSettings: a flag is not one of cartpole.serve, or is chosen for each replica.
-        BadPolicy: the model file can't be served.
+        PolicyRefused: the model file can't be served.
         RayFailure: there is no such cluster, or this machine's node ends, or another command runs.
         OSError: a file of endpoints can't be written.
     """
@@ -182,12 +181,13 @@ def main() -> int:
     address, replicas = options.pop("address"), options.pop("scale")
     try:
         if replicas is not None:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # it may wait for long
             scale(replicas, address)
             return EXIT_OK
         plan = Plan(**options, flags=tuple(arguments[end + 1 :]))
         logs.configure(_settings(plan.flags))
         run(plan, address)
-    except (BadSettings, BadPolicy, RayFailure, OSError) as error:
+    except (BadSettings, PolicyRefused, RayFailure, OSError) as error:
         print(f"cartpole: {error}", file=sys.stderr)
         return EXIT_USAGE if isinstance(error, BadSettings) else EXIT_START
     return EXIT_OK

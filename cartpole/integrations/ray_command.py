@@ -10,27 +10,32 @@ from pathlib import Path
 from typing import Any
 
 from cartpole.integrations.ray_fleet import Fleet
-from cartpole.predictor import BadPolicy, load_engine, set_threads
 
 STEP_SECONDS = 0.2
 
 logger = logging.getLogger("cartpole")
 
 
+class PolicyRefused(Exception):
+    """The model file can't be served. The text is one line that says why."""
+
+
 def read_policy(path: Path, engine: str) -> bytes:
     """The content of a model file that this engine can serve.
 
     Raises:
-        BadPolicy: it can't be served. The text says why.
+        PolicyRefused: it can't be served.
     """
+    from cartpole.predictor import BadPolicy, load_engine, set_threads  # --scale needs no PyTorch
+
     set_threads(1)  # more would wait for each other, where other programs run
-    policy = load_engine(path, engine).policy
     try:
+        policy = load_engine(path, engine).policy
         content = path.read_bytes()
-    except OSError as error:
-        raise BadPolicy(f"model {path}: {error.strerror}") from error
+    except (BadPolicy, OSError) as error:
+        raise PolicyRefused(str(error)) from error
     if hashlib.sha256(content).hexdigest() != policy.sha256:
-        raise BadPolicy(f"model {path}: it changed while it was read")
+        raise PolicyRefused(f"model {path}: it changed while it was read")
     return content
 
 
@@ -46,7 +51,7 @@ class Command:
 
         Args:
             control: the handle of the Control actor.
-            read: reads and checks the policy; raises BadPolicy.
+            read: reads and checks the policy; raises PolicyRefused.
         """
         self._fleet, self._control, self._read = fleet, control, read
         self._is_stopping, self._is_told_to_read = asyncio.Event(), False
@@ -93,7 +98,7 @@ class Command:
     async def _read_policy(self) -> None:
         try:
             policy = await asyncio.to_thread(self._read)
-        except BadPolicy as error:
+        except PolicyRefused as error:
             logger.error("reload rejected, still serving the previous policy: %s", error)
             return
         self._fleet.use(policy)

@@ -145,6 +145,8 @@ class Fleet:
 
     async def _drain(self, member: Member) -> None:
         """End a replica gently, once others have been told that it leaves."""
+        if not member.address:
+            return self._remove(member)  # it waits for a CPU, or has only just got one
         try:
             async with asyncio.timeout(PUBLISH_SECONDS):
                 while member.endpoint in (self.publisher.published or ()):
