@@ -25,7 +25,7 @@ class Replica:
 
     def __init__(self) -> None:
         self._host = ray.util.get_node_ip_address()
-        self._folder = Path(tempfile.mkdtemp(prefix="cartpole-"))
+        self._model = Path()
         self._child: subprocess.Popen[bytes] | None = None
         self._claim: socket.socket | None = None
 
@@ -43,6 +43,8 @@ class Replica:
             OSError: no port is free, or the model file can't be written.
         """
         port, self._claim = claim_port(self._host, port)
+        folder = make_folder(f"cartpole-{os.getuid()}-{self._host}-{port}")
+        self._model = folder / "model_traced.pt"
         self._write(policy)
         where = ["--host", self._host, "--port", str(port), "--model", str(self._model)]
         program = [sys.executable, "-m", "cartpole.integrations.child", str(os.getpid())]
@@ -61,23 +63,35 @@ class Replica:
 
     def stop(self, seconds: float) -> None:
         """Have the child drain and end; kill it after so many seconds."""
-        if self._child:
-            self._child.terminate()
-            try:
-                self._child.wait(seconds)
-            except subprocess.TimeoutExpired:
-                self._child.kill()
-                self._child.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    @property
-    def _model(self) -> Path:
-        return self._folder / "model_traced.pt"
+        if not self._child:
+            return
+        self._child.terminate()
+        try:
+            self._child.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+        shutil.rmtree(self._model.parent, ignore_errors=True)
 
     def _write(self, policy: bytes) -> None:
-        new = self._folder / "new"
+        new = self._model.with_name("new")
         new.write_bytes(policy)
         new.replace(self._model)
+
+
+def make_folder(name: str) -> Path:
+    """A folder for temporary files that no other user can write to.
+
+    Its name is that of the replica, so that a replica takes over what a killed one has left.
+
+    Raises:
+        OSError: there is one, and it is another user's.
+    """
+    folder = Path(tempfile.gettempdir(), name)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise OSError(errno.EPERM, f"{folder} belongs to another user")
+    return folder
 
 
 def claim_port(host: str, port: int) -> tuple[int, socket.socket]:

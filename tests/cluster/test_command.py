@@ -1,12 +1,14 @@
 """The command itself: its end, its exit codes, and a second one beside it."""
 
 import signal
+import socket
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from cartpole.integrations.ray_replica import claim_port
+from cartpole.integrations.ray_replica import claim_port, make_folder
 from cartpole.settings import BUNDLED_MODEL
 from tests.cluster.command import COMMAND, SECONDS, Command, ask, scale
 from tests.cluster.nodes import HEAD, Cluster
@@ -80,7 +82,24 @@ def test_bad_model(tmp_path: Path) -> None:
 
 def test_ports_are_claimed_by_one_actor_each() -> None:
     first, claim = claim_port(HEAD, 22000)
-    second, _ = claim_port(HEAD, 22000)
-    assert second > first
+    with claim:
+        second, other = claim_port(HEAD, 22000)
+        other.close()
+        with socket.create_server((HEAD, second)):  # of any other program
+            third, other = claim_port(HEAD, 22000)
+            other.close()
+    assert first < second < third
+    again, claim = claim_port(HEAD, 22000)
     claim.close()
-    assert claim_port(HEAD, 22000)[0] == first
+    assert again == first
+
+
+def test_folder_of_another_user_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert make_folder("ours").stat().st_mode & 0o777 == 0o700
+    assert make_folder("ours") == tmp_path / "ours"
+    (tmp_path / "link").symlink_to(tmp_path / "ours")
+    with pytest.raises(OSError, match="belongs to another user"):
+        make_folder("link")

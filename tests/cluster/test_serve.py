@@ -81,7 +81,7 @@ def test_same_bytes_as_the_service(url: str, answer: bytes) -> None:
 @pytest.mark.parametrize(
     ("method", "target", "status", "error"),
     [
-        ("GET", "/inference?position=0", 400, "velocity is missing"),
+        ("GET", "/inference?position=0", 400, "velocity, angle, angular_velocity are missing"),
         ("POST", f"/inference?{GOLDEN}", 405, "POST is not allowed here"),
         ("GET", "/other", 404, "no such path"),
     ],
