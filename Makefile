@@ -8,8 +8,9 @@ BIN := .venv/bin
 PIP = $(BIN)/pip install --quiet --disable-pip-version-check
 SERVE := .venv/serve.stamp
 DEV := .venv/dev.stamp
+RAY := .venv/ray.stamp
 
-.PHONY: run test check format train download export evaluate bench bench-micro bench-http bench-compare bench-traffic bench-polling bench-protocol bench-stages bench-scale bench-overload fuzz mutations soak clean
+.PHONY: run test test-cluster check format train download export evaluate bench bench-micro bench-http bench-compare bench-traffic bench-polling bench-protocol bench-stages bench-scale bench-overload fuzz mutations soak clean
 
 run: $(SERVE)
 	$(BIN)/python -m cartpole.serve
@@ -18,6 +19,10 @@ test: $(DEV)
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -n 4 --dist worksteal
 	$(BIN)/coverage combine -q && $(BIN)/coverage report
+
+# A cluster of two Ray nodes on this machine, whose nodes are killed and halted.
+test-cluster: $(RAY)
+	$(BIN)/python -m pytest -q tests/cluster
 
 check: $(DEV)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -96,3 +101,7 @@ $(SERVE): .venv/torch.stamp pyproject.toml
 $(DEV): .venv/torch.stamp pyproject.toml
 	@echo "cartpole: installing the tools for development"
 	@$(PIP) -e '.[dev]' && touch $@ $(SERVE)
+
+$(RAY): $(DEV) pyproject.toml
+	@echo "cartpole: installing Ray"
+	@$(PIP) -e '.[dev,ray]' && touch $@

@@ -95,7 +95,9 @@ def test_verbs_of_make_exist(document: Path) -> None:
 @pytest.mark.parametrize("document", CURRENT, ids=names(CURRENT))
 def test_flags_exist(document: Path) -> None:
     sources = [
-        path.read_text() for name in ("bench", "tools") for path in ROOT.glob(f"{name}/*.py")
+        path.read_text()
+        for name in ("bench", "tools", "cartpole/integrations")
+        for path in ROOT.glob(f"{name}/*.py")
     ]
     ours = {flag for setting in SETTINGS for flag in (*setting.opts, *setting.secondary_opts)}
     tools = set(re.findall(r'add_argument\(\s*"(--[\w-]+)"', "\n".join(sources)))

@@ -1,0 +1,1 @@
+"""Other programs to run the service on, each with an extra of its own."""

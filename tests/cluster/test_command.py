@@ -1,0 +1,105 @@
+"""The command itself: its end, its exit codes, and a second one beside it."""
+
+import signal
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from cartpole.integrations.ray_replica import claim_port, make_folder
+from cartpole.settings import BUNDLED_MODEL
+from tests.cluster.command import COMMAND, SECONDS, Command, ask, scale
+from tests.cluster.nodes import HEAD, Cluster
+
+
+def fails(*flags: object) -> tuple[int, str]:
+    """Exit code and the last line of a command that can't start."""
+    command = [*COMMAND, *map(str, flags)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+    return done.returncode, done.stderr.splitlines()[-1]
+
+
+def test_stops_by_draining(cluster: Cluster, tmp_path: Path) -> None:
+    command = Command(cluster, tmp_path, BUNDLED_MODEL.read_bytes(), 1)
+    try:
+        command.wait_for(1)
+        command.process.send_signal(signal.SIGTERM)
+        assert command.process.wait(SECONDS) == 0, command.log
+        assert command.endpoints() == []
+        assert " down;" in command.nginx.read_text()
+        assert command.logged("draining for 1 s")  # the child says so
+        assert cluster.head.services() + cluster.other.services() == []
+    finally:
+        command.end()
+    done = scale(cluster.address, 1)
+    assert (done.returncode, done.stderr) == (3, "cartpole: no cartpole runs on this cluster\n")
+
+
+def test_children_end_with_a_killed_command(cluster: Cluster, tmp_path: Path) -> None:
+    command = Command(cluster, tmp_path, BUNDLED_MODEL.read_bytes(), 2)
+    try:
+        command.wait_for(2)
+        command.process.kill()
+        successor = Command(cluster, tmp_path, BUNDLED_MODEL.read_bytes(), 1)
+        try:
+            successor.wait_for(1)
+            ask(*successor.endpoints())
+        finally:
+            successor.process.terminate()
+            successor.process.wait(SECONDS)
+            successor.end()
+    finally:
+        command.end()
+    assert cluster.head.services() + cluster.other.services() == []
+
+
+def test_second_command_is_refused(command: Command) -> None:
+    found = fails("--address", command.cluster.address)
+    assert found == (3, "cartpole: another cartpole runs on this cluster")
+
+
+@pytest.mark.parametrize(
+    ("flags", "error"),
+    [
+        (["--", "--port", "80"], "--port can't be given after --: it is chosen for each replica"),
+        (["--", "--engine", "x"], "Invalid value for --engine: "),
+        (["--replicas", "-1"], "argument --replicas: "),
+        (["--port", "0"], "argument --port: '0' is not a whole number from 1 to 65535"),
+    ],
+)
+def test_bad_flags(flags: list[str], error: str) -> None:
+    code, line = fails(*flags)
+    assert code == 2
+    assert error in line
+
+
+def test_bad_model(tmp_path: Path) -> None:
+    path = tmp_path / "missing"
+    assert fails("--model", path) == (3, f"cartpole: model {path}: No such file or directory")
+
+
+def test_ports_are_claimed_by_one_actor_each() -> None:
+    first, claim = claim_port(HEAD, 22000)
+    with claim:
+        second, other = claim_port(HEAD, 22000)
+        other.close()
+        with socket.create_server((HEAD, second)):  # of any other program
+            third, other = claim_port(HEAD, 22000)
+            other.close()
+    assert first < second < third
+    again, claim = claim_port(HEAD, 22000)
+    claim.close()
+    assert again == first
+
+
+def test_folder_of_another_user_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert make_folder("ours").stat().st_mode & 0o777 == 0o700
+    assert make_folder("ours") == tmp_path / "ours"
+    (tmp_path / "link").symlink_to(tmp_path / "ours")
+    with pytest.raises(OSError, match="belongs to another user"):
+        make_folder("link")

@@ -1,0 +1,60 @@
+"""The child of an actor ends with it, however that ends."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bench.server import free_port
+
+# Starts the child as an actor does, and then waits to be killed.
+PARENT = """
+import os, subprocess, sys, time
+module = [sys.executable, "-m", "cartpole.integrations.child", str(os.getpid())]
+child = subprocess.Popen([*module, "--port", sys.argv[1]])
+print(child.pid, flush=True)
+time.sleep(1000)
+"""
+
+
+def is_running(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except OSError:
+        return False
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.mark.parametrize("when", ["at once", "when it serves"])
+def test_child_ends_with_its_parent(when: str) -> None:
+    port = free_port()
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(port)], stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout
+    child = parent.stdout.readline().strip()
+    deadline = time.monotonic() + 60
+    while when == "when it serves" and not listens(port):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    parent.send_signal(signal.SIGKILL)
+    parent.communicate()
+    while is_running(child):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert not listens(port)
+
+
+def test_child_of_a_dead_parent_does_not_start() -> None:
+    command = [sys.executable, "-m", "cartpole.integrations.child", "1", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "cartpole: the parent has ended\n"
