@@ -1,6 +1,6 @@
 // Runs before the page's own scripts: records its questions, their answers and what it shows.
 
-window.recorded = { questions: [], observations: [], times: [], answers: {}, inFlight: 0, most: 0 };
+window.recorded = { asked: 0, questions: [], observations: [], times: [], answers: {}, inFlight: 0, most: 0 };
 
 // hold() holds the answers back until release(), without an outage for the page.
 let held;
@@ -9,6 +9,10 @@ window.hold = () => { held = new Promise((resolve) => { window.release = resolve
 const { fetch } = window;
 window.fetch = async (url, options) => {
   recorded.most = Math.max(recorded.most, ++recorded.inFlight);
+  recorded.asked += 1;
+  if (options.method === "POST") {
+    return fetch(url, options).finally(() => { recorded.inFlight -= 1; });
+  }
   const query = new URL(url, location).searchParams;
   const state = ["position", "velocity", "angle", "angular_velocity"].map((name) => query.get(name));
   recorded.questions.push(state.join(" "));

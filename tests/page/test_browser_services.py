@@ -2,11 +2,8 @@
 
 import json
 import os
-import re
 import signal
 import time
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +11,6 @@ import pytest
 from playwright.sync_api import Browser, Route
 
 from bench.server import Server, free_port, serving
-from cartpole.page.routes import FILES
 from tests.page.conftest import Open
 from tests.support.live_page import LivePage, State, parse
 
@@ -99,18 +95,6 @@ def test_an_answer_that_is_none(live: LivePage, answer: dict[str, object]) -> No
     live.wait_for_state("balancing", seconds=RECOVERED)
 
 
-def test_without_a_batch_route_the_map_is_asked_once_at_0_in_the_gaps(live: LivePage) -> None:
-    rest = "recorded.questions.filter((question) => question.startsWith('0 0 ')).length"
-    live.wait(f"{rest} >= 60")
-    assert live.recorded("most") == 1
-    questions = [q for q in live.recorded("questions") if q.startswith("0 0 ")]
-    assert len(set(questions)) == len(questions)
-    live.sleep(0.5)  # it draws four times a second
-    for question in questions[:36]:
-        action = live.recorded("answers")[question]
-        assert shown(live, parse(question)[2], parse(question)[3]) == action
-
-
 def shown(live: LivePage, angle: float, rate: float) -> int | None:
     """The action that the map shows there; None for none."""
     inside = """([x, y]) => ["left", "right"].findIndex((side) => {
@@ -125,14 +109,8 @@ def shown(live: LivePage, angle: float, rate: float) -> int | None:
 
 @pytest.fixture
 def with_batches(server: Server, open_page: Open) -> tuple[LivePage, list[list[list[float]]]]:
-    """A page that believes in POST /inference, before it is opened, and what it sends there."""
+    """A page, before it is opened, and what it sends to POST /inference."""
     live = open_page(server, opening=False)
-    text = (FILES / "service.js").read_text()
-    text, count = re.subn(r"hasBatchRoute = \w+", "hasBatchRoute = true", text)
-    assert count == 1
-    live.page.route(
-        "**/service.js", lambda route: route.fulfill(body=text, content_type="text/javascript")
-    )
     batches = []
 
     def answer(route: Route) -> None:
@@ -148,7 +126,7 @@ def with_batches(server: Server, open_page: Open) -> tuple[LivePage, list[list[l
     return live, batches
 
 
-def test_with_a_batch_route_the_map_is_renewed_where_the_cart_is(
+def test_the_map_is_renewed_where_the_cart_is(
     with_batches: tuple[LivePage, list[list[list[float]]]],
 ) -> None:
     live, batches = with_batches
@@ -170,10 +148,8 @@ def test_with_a_batch_route_the_map_is_renewed_where_the_cart_is(
         assert shown(live, angle, rate) == (x + v + angle + rate > 0)
 
 
-def test_the_page_knows_whether_there_is_a_batch_route(server: Server) -> None:
-    request = urllib.request.Request(f"http://127.0.0.1:{server.port}/inference", b"[[0,0,0,0]]")
-    try:
-        has_route = urllib.request.urlopen(request, timeout=20).status == 200
-    except urllib.error.HTTPError as error:
-        has_route = error.code not in (404, 405)
-    assert f"hasBatchRoute = {str(has_route).lower()};" in (FILES / "service.js").read_text()
+def test_the_map_shows_what_the_service_decides(live: LivePage) -> None:
+    """The shipped policy pushes to the side that the pole falls to."""
+    live.wait_for_steps(20)
+    assert shown(live, 0.2, 1.5) == 1
+    assert shown(live, -0.2, -1.5) == 0

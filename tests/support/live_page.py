@@ -86,15 +86,15 @@ class LivePage:
 
     def asked_during(self, act: Callable[[], object]) -> int:
         """How many questions the page asks meanwhile."""
-        before = len(self.recorded("questions"))
+        before = self.recorded("asked")
         act()
-        return len(self.recorded("questions")) - before
+        return int(self.recorded("asked") - before)
 
     def wait_until_held(self) -> None:
         """Hold the next answer back, and wait until time stands still; `release()` ends it."""
         self.page.evaluate("hold()")
         asked = -1
-        while asked != (asked := len(self.recorded("questions"))):
+        while asked != (asked := self.recorded("asked")):
             self.sleep(0.2)
 
     def most_steps(self, seconds: float, since: int = 0) -> int:

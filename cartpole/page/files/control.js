@@ -24,13 +24,12 @@ export class Control {
 
   /**
    * The view is told what happens: showCart() after each change of the cart, showAnswer(answer, ms)
-   * after each answer, showState() when `state` may have changed. `fillGap(gap)` may ask questions of
-   * its own after a step, while gap(), in milliseconds, is left.
+   * after each answer, showState() when `state` may have changed. showDecisions(), after each step
+   * that the policy has decided, may ask a question of its own.
    */
-  constructor(cart, view, fillGap) {
+  constructor(cart, view) {
     this.cart = cart;
     this.view = view;
-    this.fillGap = fillGap;
   }
 
   get state() {
@@ -41,12 +40,6 @@ export class Control {
 
   get period() {
     return this.isSlow ? SLOW_PERIOD : PERIOD;
-  }
-
-  /** Milliseconds to the next question; 0 if none is to be asked. */
-  get #gap() {
-    const isAsking = this.isPolicyOn && !this.#rests && !this.cart.isFallen;
-    return isAsking ? this.#due - performance.now() : 0;
   }
 
   get #rests() {
@@ -100,7 +93,7 @@ export class Control {
     this.#showCart();
     this.#due += this.period;
     if (performance.now() - this.#due > MAX_LAG) this.#due = performance.now();
-    await this.fillGap(() => this.#gap);
+    if (asks && !this.cart.isFallen) await this.view.showDecisions();
   }
 
   /** The policy's action in a state, or null without an answer. */

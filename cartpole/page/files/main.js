@@ -24,6 +24,7 @@ const view = {
     byId("best").textContent = cart.best;
   },
   showAnswer: (answer, milliseconds) => readings.add(answer, milliseconds),
+  showDecisions: () => map.renew(cart.state),
   showState() {
     const { state, isPolicyOn } = control;
     Object.assign(document.documentElement.dataset, { state, policy: isPolicyOn ? "on" : "off" });
@@ -32,7 +33,7 @@ const view = {
     readings.draw(performance.now(), true);
   },
 };
-const control = new Control(cart, view, (gap) => map.fill(cart.state, gap));
+const control = new Control(cart, view);
 
 const pushes = {
   "push-left": () => control.push(-PUSH, 0),

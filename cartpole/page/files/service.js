@@ -2,10 +2,6 @@
 
 const NAMES = ["position", "velocity", "angle", "angular_velocity"];
 
-// Whether POST /inference takes many states at once. The page can't find out by trying: a refusal
-// would stand in the browser's console as an error.
-export const hasBatchRoute = true;
-
 /**
  * GET /inference: {left, right} for a state.
  *
@@ -19,9 +15,7 @@ export async function ask(state, limit) {
 }
 
 /**
- * POST /inference: the action, 0 or 1, for each of 1 to 4,096 states.
- *
- * Rejects as `ask` does; the error's isNoRoute says that the service has no such route.
+ * POST /inference: the action, 0 or 1, for each of 1 to 4,096 states. Rejects as `ask` does.
  */
 export async function askMany(states, limit) {
   const body = JSON.stringify({ observations: states });
@@ -31,19 +25,12 @@ export async function askMany(states, limit) {
   return answer.actions;
 }
 
-class BadStatus extends Error {
-  constructor(status) {
-    super(`the service answered with status ${status}`);
-    this.isNoRoute = status === 404 || status === 405;
-  }
-}
-
 async function fetchJSON(path, options, limit) {
   const aborter = new AbortController();
   const timer = setTimeout(() => aborter.abort(), limit);
   try {
     const response = await fetch(path, { ...options, cache: "no-store", signal: aborter.signal });
-    if (!response.ok) throw new BadStatus(response.status);
+    if (!response.ok) throw new Error(`status ${response.status}`);
     return await response.json();
   } finally {
     clearTimeout(timer);
