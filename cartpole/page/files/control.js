@@ -62,6 +62,7 @@ export class Control {
 
   reset() {
     this.cart.restart();
+    this.view.showCart();
     this.#changed();
   }
 
@@ -71,7 +72,8 @@ export class Control {
   }
 
   async run() {
-    this.#changed();
+    this.view.showCart();
+    this.view.showState();
     for (;;) {
       if (this.#rests) {
         await this.#sleep(Infinity);
@@ -134,7 +136,6 @@ export class Control {
   }
 
   #changed() {
-    this.view.showCart();
     this.view.showState();
     this.#wake();
   }
