@@ -196,6 +196,13 @@ MUTATIONS = [
         "gzip >= ",
         "page/test_negotiation.py",
     ),
+    Mutation(
+        "openapi.json is turned off with the pages",
+        "cartpole/app.py",
+        "files = [description_route(), *page_files]",
+        "files = [description_route(), *page_files] if page_files else []",
+        "openapi/test_document.py",
+    ),
 ]
 
 

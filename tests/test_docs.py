@@ -31,7 +31,7 @@ MAX_README_WORDS = 1500
 
 EXAMPLES = {"--greeting", "cartpole/policy/plain.py"}  # of CONTRIBUTING.md, to be written
 RESULTS = {"bench/results/"}  # made by running
-FOREIGN_FLAGS = {"--factory", "--help", "--index-url", "--strict"}  # of other programs
+FOREIGN_FLAGS = {"--factory", "--help", "--index-url", "--strict", "--url"}  # of other programs
 
 Rows = list[tuple[str, bytes, int]]
 
