@@ -164,7 +164,7 @@ MUTATIONS = [
     Mutation(
         "an engine is not compared with the module",
         "cartpole/policy/verify.py",
-        "_within_float32(network, observations) & ~right",
+        "within_float32(network, observations) & ~right",
         "right & ~right",
         "policy/test_engines.py policy/test_bad_models.py",
     ),
@@ -202,6 +202,13 @@ MUTATIONS = [
         "files = [description_route(), *page_files]",
         "files = [description_route(), *page_files] if page_files else []",
         "openapi/test_document.py",
+    ),
+    Mutation(
+        "heavy requests work all at once",
+        "cartpole/api/batches.py",
+        "async with self._batches.heavy:",
+        "async with asyncio.Lock():",
+        "api/test_batches.py",
     ),
 ]
 

@@ -40,7 +40,9 @@ class Part:
 
 PARTS = {
     "inference": Part(("--include-tag", "Inference", "--phases", UNIT), 250),
-    "infer": Part(("--include-operation-id-regex", "^postInfer(Version)?$", "--phases", UNIT), 1000),
+    "infer": Part(
+        ("--include-operation-id-regex", "^postInfer(Version)?$", "--phases", UNIT), 1000
+    ),
     "protocol": Part(
         (
             *("--include-tag", "Open Inference Protocol", "--phases", UNIT),
