@@ -14,7 +14,7 @@ from cartpole.api.middleware import MetricsMiddleware
 from cartpole.api.request_bodies import BODY_BYTES
 from cartpole.api.routes import Ready, answer_internal_error, answer_no_route, routes
 from cartpole.metrics.routes import PAGE
-from cartpole.page.routes import page_routes
+from cartpole.page.routes import description_route, page_routes
 from cartpole.predictor import load, set_threads
 from cartpole.settings import read_environment
 from cartpole.v2.routes import no_such_path, protocol_routes
@@ -34,7 +34,7 @@ def create_app(
             variables say.
         ready: the endpoint of GET /health/ready; by default one that is always ready.
         access_log: whether each request is logged; by default as CARTPOLE_ACCESS_LOG says.
-        page: whether GET / serves the live page; by default as CARTPOLE_PAGE says.
+        page: whether the pages / and /docs are served; by default as CARTPOLE_PAGE says.
         body_bytes: the bound on a request's body, before and after decompression; without
             `inference` as CARTPOLE_LIMIT_BODY says.
 
@@ -58,10 +58,11 @@ def create_app(
         access_log=bool(access_log),
         labels={route.path: PAGE for route in page_files},
     )
+    files = [description_route(), *page_files]
     ready, batches = ready or Ready(predictor), Batches(inference, body_bytes)
     no_route = partial(answer_no_route, no_such_path)
     app = Starlette(
-        routes=[*routes(batches, ready), *protocol_routes(batches, ready), *page_files],
+        routes=[*routes(batches, ready), *protocol_routes(batches, ready), *files],
         exception_handlers={HTTPException: no_route, Exception: answer_internal_error},
         middleware=[middleware],
     )

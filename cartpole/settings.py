@@ -73,7 +73,9 @@ class Settings:
         ("fast", "asgi"),
         "Way of GET /inference: past the ASGI application (fast), or through it.",
     )
-    page: bool = switch(SERVE, "Serve the live page at / and its files.", default=True)
+    page: bool = switch(
+        SERVE, "Serve the live page at / and the API's description at /docs.", default=True
+    )
 
     host: str = setting("127.0.0.1", WHERE, Host(), "Host name or IP address.", "ADDRESS")
     port: int = number(3000, WHERE, 0, 65535, "PORT", "TCP port; 0 takes a free one.")

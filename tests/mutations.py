@@ -197,6 +197,13 @@ MUTATIONS = [
         "api/test_content_codings.py",
     ),
     Mutation(
+        "openapi.json is turned off with the pages",
+        "cartpole/app.py",
+        "files = [description_route(), *page_files]",
+        "files = [description_route(), *page_files] if page_files else []",
+        "openapi/test_document.py",
+    ),
+    Mutation(
         "heavy requests work all at once",
         "cartpole/api/batches.py",
         "async with self._batches.heavy:",

@@ -41,6 +41,7 @@ FOREIGN_FLAGS = {
     "--read-only",
     "--rm",
     "--strict",
+    "--url",
 }  # of other programs
 
 Rows = list[tuple[str, bytes, int]]

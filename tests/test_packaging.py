@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from bench.server import Server, free_port, serving
-from cartpole.page.routes import FILES
+from cartpole.page.routes import DESCRIPTION, FILES
 from cartpole.policy.loading import Policy
 from cartpole.policy.tolerance import logits_close
 from tests.support.paths import GOLDEN, ROOT
@@ -65,10 +65,9 @@ def test_from_a_wheel_in_another_folder(tmp_path: Path, policy: Policy) -> None:
     assert str(site / "cartpole/models/CartPole-v1/model_traced.pt") in process.stderr.readline()
     server = Server(process, port)
     logits = json.loads(server.get(f"/inference?{GOLDEN}")[1])
-    assert server.get("/") == (200, (FILES / "index.html").read_bytes())
-    for path in FILES.iterdir():
-        if path.name != "index.html":
-            assert server.get(f"/{path.name}") == (200, path.read_bytes())
+    pages = {"index.html": "/", "docs.html": "/docs"}
+    for path in (*FILES.iterdir(), DESCRIPTION):
+        assert server.get(pages.get(path.name, f"/{path.name}")) == (200, path.read_bytes())
     process.terminate()
     process.communicate(timeout=30)
     expected = policy.forward(torch.tensor([[0.0, 0.0, -1.0, 0.0]]))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cartpole.metrics.rejections import REJECTIONS
-from cartpole.metrics.routes import BATCH_ROUTES, PAGE, PAGE_STATUSES, ROUTES, STATUSES
+from cartpole.metrics.routes import BATCH_ROUTES, ROUTES, statuses_of
 
 _STEPS = (1, 2, 5)  # of each power of ten
 MICROSECONDS = (5, *(step * 10**power for power in range(1, 6) for step in _STEPS), 10**6)
@@ -56,9 +56,7 @@ class _Columns:
         self.pid, self.connections, self.accepted = self._add(1), self._add(1), self._add(1)
         self.ready, self.restarts = self._add(1), self._add(1)
         self.heartbeats, self.total_requests = self._add(1), self._add(1)
-        self.requests = {
-            route: self._add_each(PAGE_STATUSES if route == PAGE else STATUSES) for route in ROUTES
-        }
+        self.requests = {route: self._add_each(statuses_of(route)) for route in ROUTES}
         self.rejections = self._add_each(REJECTIONS)
         # A histogram has a cell for each bucket, one for values above all limits, and the sum.
         self.request_seconds = self._add(len(MICROSECONDS) + 2)

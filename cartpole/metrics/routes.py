@@ -2,7 +2,8 @@
 
 INFER = "/v2/models/cartpole/infer"
 BATCH_ROUTES = ("/inference", INFER)  # that answer many rows to one request, by POST
-PAGE, OTHER = "page", "other"  # the live page and its files; unknown paths
+PAGE, OTHER = "page", "other"  # the files of the pages; unknown paths
+OPENAPI = "/openapi.json"
 ROUTES = (
     "/inference",
     "/health/live",
@@ -18,6 +19,7 @@ ROUTES = (
     "/v2/models/cartpole/stats",
     "/v2/models/stats",
     "/v2/repository/index",
+    OPENAPI,
     PAGE,
     OTHER,
 )
@@ -28,4 +30,9 @@ ROUTE_OF = {route: route for route in ROUTES} | {
     if route.startswith("/v2/models/cartpole")
 }
 STATUSES = (200, 204, 400, 404, 405, 413, 415, 500, 503)
-PAGE_STATUSES = (200, 304, 405, 406, 412, 500)
+FILE_STATUSES = (200, 304, 405, 406, 412, 500)
+
+
+def statuses_of(route: str) -> tuple[int, ...]:
+    """The statuses that a route may answer with."""
+    return FILE_STATUSES if route in (PAGE, OPENAPI) else STATUSES

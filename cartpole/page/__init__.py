@@ -1,1 +1,1 @@
-"""The live page: its files, and the routes that serve them."""
+"""The live page, the description of the API, and the routes that serve their files."""

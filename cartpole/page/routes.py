@@ -1,4 +1,4 @@
-"""The routes of the live page: GET / and each of its files."""
+"""The routes of files: the pages / and /docs with what they load, and /openapi.json."""
 
 import gzip
 from functools import cache
@@ -15,12 +15,14 @@ from cartpole.api.routes import METHODS
 from cartpole.page.entity_tags import names_tag
 
 FILES = Path(__file__).parent / "files"
+DESCRIPTION = FILES.parent / "openapi.json"
 _CODINGS = ("gzip",)
-_INDEX = "index.html"  # served as /
+_PAGES = {"index.html": "/", "docs.html": "/docs"}
 _TYPES = {
     ".css": b"text/css; charset=utf-8",
     ".html": b"text/html; charset=utf-8",
     ".js": b"text/javascript; charset=utf-8",
+    ".json": b"application/json",
     ".svg": b"image/svg+xml",
 }
 _POLICY = (
@@ -81,17 +83,25 @@ def _error(status: int, message: str) -> tuple[int, bytes, Headers]:
 
 @cache
 def page_routes() -> list[Route]:
-    """A route for each file. The first call reads and compresses them.
+    """A route for each file of the pages. The first call reads and compresses them.
 
     Raises:
         OSError: a file can't be read.
     """
-    return [
-        Route(
-            "/" if path.name == _INDEX else f"/{path.name}",
-            PageFile(path.read_bytes(), _TYPES[path.suffix]),
-            methods=METHODS,
-        )
-        for path in sorted(FILES.iterdir())
-        if path.suffix in _TYPES
-    ]
+    return [_route(path) for path in sorted(FILES.iterdir()) if path.suffix in _TYPES]
+
+
+@cache
+def description_route() -> Route:
+    """GET /openapi.json: what the service answers, by OpenAPI 3.1.
+
+    Raises:
+        OSError: the file can't be read.
+    """
+    return _route(DESCRIPTION)
+
+
+def _route(path: Path) -> Route:
+    """GET of a file: a page by its own path, another file by its name."""
+    file = PageFile(path.read_bytes(), _TYPES[path.suffix])
+    return Route(_PAGES.get(path.name, f"/{path.name}"), file, methods=METHODS)

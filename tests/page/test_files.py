@@ -1,4 +1,4 @@
-"""The live page's files as the application and the service serve them: cartpole/page/routes.py."""
+"""The pages' files as the application and the service serve them: cartpole/page/routes.py."""
 
 import asyncio
 import gzip
@@ -33,7 +33,7 @@ TYPES = {
 
 
 def url(name: str) -> str:
-    return "/" if name == "index.html" else f"/{name}"
+    return {"index.html": "/", "docs.html": "/docs"}.get(name, f"/{name}")
 
 
 PATHS = [url(name) for name in NAMES]
@@ -73,8 +73,9 @@ def test_each_file_is_served(app: Starlette, name: str) -> None:
     }
 
 
-def test_the_policy_allows_its_own_origin_or_nothing(app: Starlette) -> None:
-    text = ask(app, "/")[1][b"content-security-policy"].decode()
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_the_policy_allows_its_own_origin_or_nothing(app: Starlette, path: str) -> None:
+    text = ask(app, path)[1][b"content-security-policy"].decode()
     policy = dict(part.split(maxsplit=1) for part in text.split(";"))
     assert policy.pop("default-src") == "'none'"
     assert set(policy.values()) <= {"'self'", "'none'"}
@@ -208,7 +209,7 @@ ODD = {
     404: [
         *("//", "///", "/.", "/..", "/../", "/%2e", "/%2e%2e/", "/%2e%2e/routes.py", "/%2f"),
         *("/%00", "/%ff", "/%", "/%zz", "/*", "/;", "/%20", "/index.html/", "/index%2ehtml"),
-        *("/index.html", "/index.htm", "/INDEX.HTML", "/files/", "/files/index.html"),
+        *("/index.html", "/docs.html", "/index.htm", "/INDEX.HTML", "/files/", "/files/index.html"),
         *("/routes.py", "/__init__.py", "/../routes.py", "/..%2froutes.py", "/..%5croutes.py"),
         *("/page", "/page/", "/favicon.ico", "/robots.txt", "http://a/index.html", "http://a//"),
         *(f"{path}/" for path in PATHS),
