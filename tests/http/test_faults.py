@@ -43,7 +43,7 @@ def test_half_close_after_sending(server: Server) -> None:
     assert exchange(server, REQUEST).startswith(b"HTTP/1.1 200 OK")
     assert len(answers(exchange(server, REQUEST * 3))) == 3
     assert exchange(server, request(start="GET /health/ready?{} HTTP/1.1")).endswith(
-        b'"torchscript"}'
+        b'"outputs":"logits"}'
     )
 
 
