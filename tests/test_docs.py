@@ -153,7 +153,8 @@ def test_answer_of_curl(policy: Policy) -> None:
 
 
 def test_example_of_the_library() -> None:
-    ((program, printed),) = re.findall(r"```python\n(.+?)```\n+```\n(.+?)```", README, re.S)
+    *_, (program, printed) = re.findall(r"```python\n(.+?)```\n+```\n(.+?)```", README, re.S)
+    assert "import cartpole" in program
     command = [sys.executable, "-W", "error", "-c", program]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.stderr == ""

@@ -154,9 +154,11 @@ def test_errors(ask: Ask) -> None:
             ask(method, "cartpole", "2")
 
 
-def test_the_example_of_the_page() -> None:
-    page = (ROOT / "docs/protocol.md").read_text()
-    ((program, printed),) = re.findall(r"```python\n(.+?)```\n+```\n(.+?)```", page, re.S)
+@pytest.mark.parametrize("page", ["README.md", "docs/protocol.md"])
+def test_the_example_of_the_page(page: str) -> None:
+    text = (ROOT / page).read_text()
+    (program, printed), *_ = re.findall(r"```python\n(.+?)```\n+```\n(.+?)```", text, re.S)
+    assert "import tritonclient" in program
     with serving() as server:
         program = program.replace("127.0.0.1:3000", f"127.0.0.1:{server.port}")
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
