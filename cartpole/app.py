@@ -50,16 +50,21 @@ def create_app(
         set_threads(settings.threads)
         inference = Inference(load(settings.model, settings.engine))
         body_bytes = settings.limit_body
-    predictor = inference.predictor
-    page_files = [] if page is False else page_routes()
+    batches = Batches(inference, body_bytes)
+    return _assemble(
+        batches, ready or Ready(inference.predictor), bool(access_log), page is not False
+    )
+
+
+def _assemble(batches: Batches, ready: Ready, access_log: bool, page: bool) -> Starlette:
+    page_files = page_routes() if page else []
     middleware = Middleware(
         MetricsMiddleware,
-        counters=predictor.counters,
-        access_log=bool(access_log),
+        counters=batches.inference.predictor.counters,
+        access_log=access_log,
         labels={route.path: PAGE for route in page_files},
     )
     files = [description_route(), *page_files]
-    ready, batches = ready or Ready(predictor), Batches(inference, body_bytes)
     no_route = partial(answer_no_route, no_such_path)
     app = Starlette(
         routes=[*routes(batches, ready), *protocol_routes(batches, ready), *files],

@@ -40,10 +40,7 @@ Matrix = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 
 def export(
-    source: Path,
-    output: Path,
-    algorithm: str | None = None,
-    statistics: Path | None = None,
+    source: Path, output: Path, algorithm: str | None = None, statistics: Path | None = None
 ) -> dict[str, str]:
     """Write the model; `output` is replaced after the new file has been read back and checked.
 

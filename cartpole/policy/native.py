@@ -119,16 +119,8 @@ def _compile(
         floats of an observation and returns its logits; the other, a C callback, takes a number of
         rows and computes their logits from the observations in the memory.
     """
-    layers = len(widths) - 1
-    source, target, numbers, normalized, *offsets = (4 * at for at in _offsets(widths))  # bytes
-    weights, biases = offsets[: 2 * layers : 2], offsets[1 : 2 * layers : 2]
-    hidden = [normalized, *offsets[2 * layers : -1]]
-    activations = [tanh if activation == "tanh" else relu] * (layers - 1) + [identity]
-    row: Any = compile_normalization(numbers) if is_normalized else None
-    for shape, weight, bias, inputs, activate in zip(
-        pairwise(widths), weights, biases, hidden, activations, strict=True
-    ):
-        row = _layer(row, shape, weight, bias, inputs, activate)
+    source, target, *_ = (4 * at for at in _offsets(widths))  # bytes
+    row = _row(widths, activation, is_normalized)
 
     @njit((types.intp, *(types.float64,) * OBSERVATIONS))  # type: ignore[untyped-decorator]
     def one(
@@ -151,6 +143,21 @@ def _compile(
     # The entry point is called without numba's dispatcher, which would look at the types each time.
     (compiled,) = one.overloads.values()
     return compiled.entry_point, rows
+
+
+def _row(widths: tuple[int, ...], activation: str, is_normalized: bool) -> Any:
+    """Define the function of the whole network, for one row."""
+    layers = len(widths) - 1
+    _, _, numbers, normalized, *offsets = (4 * at for at in _offsets(widths))  # bytes
+    weights, biases = offsets[: 2 * layers : 2], offsets[1 : 2 * layers : 2]
+    hidden = [normalized, *offsets[2 * layers : -1]]
+    activations = [tanh if activation == "tanh" else relu] * (layers - 1) + [identity]
+    row: Any = compile_normalization(numbers) if is_normalized else None
+    for shape, weight, bias, inputs, activate in zip(
+        pairwise(widths), weights, biases, hidden, activations, strict=True
+    ):
+        row = _layer(row, shape, weight, bias, inputs, activate)
+    return row
 
 
 def _layer(

@@ -76,9 +76,7 @@ def read_perceptron(policy: Policy, head: int = 0) -> Perceptron:
         raise NotPerceptron("aten::relu and aten::tanh")
     _check_complete(graph, visited)
     weights, biases = zip(*layers, strict=True)
-    widths = [OBSERVATIONS, *(len(bias) for bias in biases)]
-    if [tuple(weight.shape) for weight in weights] != list(itertools.pairwise(widths)):
-        raise NotPerceptron("a bias that is added to every output")
+    _check_widths(weights, biases)
     activation = activations.pop() if activations else "tanh"
     return Perceptron(weights, biases, activation, normalization)
 
@@ -91,6 +89,12 @@ def _activation(value: Any, activations: set[str], visited: list[Any]) -> Any:
     activations.add(operator.removeprefix("aten::"))
     visited.append(value.node())
     return value.node().inputsAt(0)
+
+
+def _check_widths(weights: tuple[Tensor, ...], biases: tuple[Tensor, ...]) -> None:
+    widths = [OBSERVATIONS, *(len(bias) for bias in biases)]
+    if [tuple(weight.shape) for weight in weights] != list(itertools.pairwise(widths)):
+        raise NotPerceptron("a bias that is added to every output")
 
 
 def _check_complete(graph: Any, visited: list[Any]) -> None:
