@@ -10,7 +10,7 @@ SERVE := .venv/serve.stamp
 DEV := .venv/dev.stamp
 RAY := .venv/ray.stamp
 
-.PHONY: run test test-cluster check format train download export evaluate bench bench-micro bench-http bench-compare bench-traffic bench-polling bench-protocol bench-stages bench-scale bench-overload fuzz mutations soak clean
+.PHONY: run test test-cluster check format train download export evaluate bench bench-micro bench-http bench-compare bench-traffic bench-polling bench-protocol bench-growth bench-stages bench-scale bench-overload fuzz mutations soak clean
 
 run: $(SERVE)
 	$(BIN)/python -m cartpole.serve
@@ -60,6 +60,9 @@ bench-polling: $(DEV)
 
 bench-protocol: $(DEV)
 	$(BIN)/python -m bench.protocol
+
+bench-growth: $(RAY)
+	$(BIN)/python -m bench.growth
 
 bench-stages: $(DEV)
 	$(BIN)/python -m bench.stages

@@ -9,9 +9,9 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.cluster.nodes import Cluster
+from bench.ray_nodes import Cluster
+from bench.sessions import end_session
 from tests.support.paths import GOLDEN
-from tests.support.sessions import end_session
 
 SECONDS = 120  # the patience of tests
 COMMAND = [sys.executable, "-m", "cartpole.integrations.ray"]

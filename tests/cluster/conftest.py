@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.ray_nodes import HEAD, OTHER, Cluster, Node
 from bench.server import serving
 from cartpole.settings import BUNDLED_MODEL
 from tests.cluster.command import Command
-from tests.cluster.nodes import HEAD, OTHER, Cluster, Node
 from tests.support.models import mlp, save
 from tests.support.paths import GOLDEN
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.ray_nodes import HEAD, Cluster
 from cartpole.integrations.ray_replica import claim_port, make_folder
 from cartpole.settings import BUNDLED_MODEL
 from tests.cluster.command import COMMAND, SECONDS, Command, ask, scale
-from tests.cluster.nodes import HEAD, Cluster
 
 
 def fails(*flags: object) -> tuple[int, str]:

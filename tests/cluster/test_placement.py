@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from bench.ray_nodes import HEAD, OTHER, Node
 from tests.cluster.clients import under_load
 from tests.cluster.command import Command, ask, until
-from tests.cluster.nodes import HEAD, OTHER, Node
 
 GONE_SECONDS = 5  # from a fault until the endpoint is no longer listed
 CHILD_SECONDS = 10  # from the end of an actor to the end of its child

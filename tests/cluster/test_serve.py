@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from bench.ray_nodes import Cluster
 from bench.server import free_port
+from bench.sessions import end_session
 from tests.cluster.command import SECONDS
-from tests.cluster.nodes import Cluster
 from tests.support.paths import GOLDEN, ROOT
-from tests.support.sessions import end_session
 
 # A driver of its own: another application that holds a handle.
 DRIVER = """

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from bench.server import free_port
-from tests.support.sessions import end_session, processes, signal_session
+from bench.sessions import end_session, processes, signal_session
 
 HEAD, OTHER = "127.0.0.2", "127.0.0.3"
 START_SECONDS = 150
@@ -32,7 +32,7 @@ SERVICE = "cartpole.serve"
 
 
 class Node:
-    """A Ray node: its processes are a session, which the test kills or halts."""
+    """A Ray node: its processes are a session, which tests kill or halt."""
 
     def __init__(self, host: str, folder: Path, *flags: str) -> None:
         ports = [word for flag in AGENT_PORTS for word in (flag, str(free_port()))]
@@ -55,6 +55,10 @@ class Node:
             assert self._process.poll() is None, log
             assert time.monotonic() < deadline, log
             time.sleep(0.1)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def services(self) -> list[int]:
         """The process ids of the replicas' children on this node."""
@@ -108,6 +112,10 @@ class Cluster:
             self.other.end()
         self.other = Node(OTHER, self._folder, "--address", self.address)
         self.other.wait()
+
+    def pids(self) -> list[int]:
+        """The first process of each node."""
+        return [self.head.pid, self.other.pid]
 
     def end(self) -> None:
         self.other.end()
