@@ -20,7 +20,7 @@ from cartpole.predictor import Predictor
 # Chosen from the curve of bench/traffic.py (docs/rehearsal.md): caches are cold after some
 # milliseconds.
 PERIOD_SECONDS = 0.002
-MOST_SHARE = 0.04  # of a core: where a rehearsal costs more, it has a longer period
+MOST_SHARE = 0.05  # of a core: where a rehearsal costs more, it has a longer period
 REST_SECONDS = 0.1  # between two looks, while there is no reason to rehearse
 ACTIVE_SECONDS = 5  # since the last request; then clients are taken to be gone
 

@@ -217,7 +217,7 @@ def test_the_date_is_encoded_ahead(engine: Engine) -> None:
 
 
 def test_a_slow_rehearsal_is_rare(engine: Engine) -> None:
-    """It takes at most a twenty-fifth of a core, whatever a forward takes."""
+    """It takes at most a twentieth of a core, whatever a forward takes."""
 
     async def run() -> None:
         connection = Connection(Inference(Predictor(engine)), True)
