@@ -63,7 +63,14 @@ def curves(kinds: Mapping[str, Mapping[str, ByServer]], path: Path) -> None:
         axis.set_yscale("log")
         axis.yaxis.set_major_formatter(ticker.ScalarFormatter())
         axis.yaxis.set_minor_formatter(ticker.NullFormatter())
-    axes[-1].legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    fullest = max(axes, key=lambda axis: len(axis.lines))
+    axes[-1].legend(
+        handles=list(fullest.lines),
+        fontsize=8,
+        frameon=False,
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
+    )
     _save(figure, path)
 
 
