@@ -13,6 +13,7 @@ from tests.support.sessions import end_session, processes, signal_session
 
 HEAD, OTHER = "127.0.0.2", "127.0.0.3"
 START_SECONDS = 150
+CPUS = 4  # of each node, as Ray counts them
 RAY = str(Path(sys.executable).with_name("ray"))
 # Those that docs/scaling.md names.
 HEALTH = {
@@ -36,7 +37,7 @@ class Node:
 
     def __init__(self, host: str, folder: Path, *flags: str) -> None:
         ports = [word for flag in AGENT_PORTS for word in (flag, str(free_port()))]
-        command = [RAY, "start", "--block", "--node-ip-address", host, "--num-cpus", "4"]
+        command = [RAY, "start", "--block", "--node-ip-address", host, "--num-cpus", str(CPUS)]
         command += ["--object-store-memory", "80000000", *WORKER_PORTS, *ports, *flags]
         self.host, self._log = host, folder / f"{host}-{time.monotonic_ns()}.log"
         with self._log.open("w") as log:
