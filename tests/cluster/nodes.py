@@ -46,7 +46,9 @@ class Node:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env=os.environ | HEALTH | {"RAY_raylet_start_wait_time_s": str(START_SECONDS)},
+                env=os.environ
+                | HEALTH
+                | {"RAY_raylet_start_wait_time_s": str(START_SECONDS), "TMPDIR": str(folder)},
             )
 
     def wait(self) -> None:
