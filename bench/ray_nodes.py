@@ -13,6 +13,7 @@ from bench.sessions import end_session, processes, signal_session
 
 HEAD, OTHER = "127.0.0.2", "127.0.0.3"
 START_SECONDS = 150
+CPUS = 4  # of each node, as Ray counts them
 RAY = str(Path(sys.executable).with_name("ray"))
 # Those that docs/scaling.md names.
 HEALTH = {
@@ -36,7 +37,7 @@ class Node:
 
     def __init__(self, host: str, folder: Path, *flags: str) -> None:
         ports = [word for flag in AGENT_PORTS for word in (flag, str(free_port()))]
-        command = [RAY, "start", "--block", "--node-ip-address", host, "--num-cpus", "4"]
+        command = [RAY, "start", "--block", "--node-ip-address", host, "--num-cpus", str(CPUS)]
         command += ["--object-store-memory", "80000000", *WORKER_PORTS, *ports, *flags]
         self.host, self._log = host, folder / f"{host}-{time.monotonic_ns()}.log"
         with self._log.open("w") as log:
@@ -45,7 +46,9 @@ class Node:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env=os.environ | HEALTH | {"RAY_raylet_start_wait_time_s": str(START_SECONDS)},
+                env=os.environ
+                | HEALTH
+                | {"RAY_raylet_start_wait_time_s": str(START_SECONDS), "TMPDIR": str(folder)},
             )
 
     def wait(self) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 import ray
+from ray._private.state import available_resources_per_node
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -100,21 +101,30 @@ class Fleet:
     # Where they are
 
     def _start(self) -> None:
-        # Soft, and with spilling: where that node has no CPU left, or ends, Ray takes another one,
-        # or asks its autoscaler for one.
-        place = NodeAffinitySchedulingStrategy(
-            self._least_crowded(), soft=True, _spill_on_unavailable=True
-        )
+        node, place = self._least_crowded(), None
+        if node:
+            # Soft, and with spilling: if that node ends or has no CPU left, Ray takes another one.
+            place = NodeAffinitySchedulingStrategy(node, soft=True, _spill_on_unavailable=True)
         actor = ray.remote(Replica).options(num_cpus=1, scheduling_strategy=place).remote()
-        member = Member(actor, place.node_id, self._policy[1])
+        member = Member(actor, node, self._policy[1])
         self.members.append(member)
         self._run(self._keep(member, self._policy[0]))
 
     def _least_crowded(self) -> str:
-        nodes = [n["NodeID"] for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU")]
+        """The live node with the fewest replicas and a CPU left; empty if there is none.
+
+        Without a node, Ray's autoscaler sees that a CPU is wanted. It ignores an actor with one.
+        """
+        free = available_resources_per_node()
         number = self._number_by_node()
-        here = ray.get_runtime_context().get_node_id()
-        return str(min(nodes or [here], key=lambda node: number[node]))
+        nodes = [
+            node["NodeID"]
+            for node in ray.nodes()
+            if node["Alive"]
+            and free.get(node["NodeID"], {}).get("CPU", 0) >= 1
+            and node["Resources"].get("CPU", 0) > number[node["NodeID"]]
+        ]
+        return str(min(nodes, key=lambda node: number[node], default=""))
 
     def _most_crowded(self) -> Member:
         """Which to retire: one that is not ready, or else the latest on the fullest node."""

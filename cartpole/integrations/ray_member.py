@@ -23,7 +23,7 @@ class Member:
 
     Attributes:
         actor: the handle of its Replica.
-        node: the id of its node: where it was sent, and once it has started, where it is.
+        node: the id of its node: where it was sent, if anywhere; once it has started, where it is.
         sha256: of the policy that it serves, or will.
         address: host and port, once it has started.
         is_ready: whether it said so when it was last asked.

@@ -3,15 +3,16 @@
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
-from bench.ray_nodes import HEAD, Cluster
+from bench.ray_nodes import CPUS, HEAD, OTHER, Cluster
 from cartpole.integrations.ray_replica import claim_port, make_folder
 from cartpole.settings import BUNDLED_MODEL
-from tests.cluster.command import COMMAND, SECONDS, Command, ask, scale
+from tests.cluster.command import COMMAND, SECONDS, Command, ask, scale, until
 
 
 def fails(*flags: object) -> tuple[int, str]:
@@ -35,6 +36,21 @@ def test_stops_by_draining(cluster: Cluster, tmp_path: Path) -> None:
         command.end()
     done = scale(cluster.address, 1)
     assert (done.returncode, done.stderr) == (3, "cartpole: no cartpole runs on this cluster\n")
+
+
+def test_autoscaler_sees_replicas_without_a_cpu(cluster: Cluster, tmp_path: Path) -> None:
+    command = Command(cluster, tmp_path, BUNDLED_MODEL.read_bytes(), 2 * CPUS + 2)
+    try:
+        command.wait_for(2 * CPUS)
+        assert command.hosts() == [HEAD] * CPUS + [OTHER] * CPUS
+        program = "import sys; from ray.autoscaler.v2.sdk import get_cluster_status as status;"
+        program += "print(status(sys.argv[1]).resource_demands.ray_task_actor_demand)"
+        asked = [sys.executable, "-c", program, cluster.address]
+        until(lambda: "{'CPU': 1.0}, count=2" in subprocess.check_output(asked, text=True))
+        command.process.terminate()
+        assert command.process.wait(SECONDS) == 0, command.log
+    finally:
+        command.end()
 
 
 def test_children_end_with_a_killed_command(cluster: Cluster, tmp_path: Path) -> None:

@@ -88,6 +88,7 @@ def test_child_ends_with_its_actor(two_nodes: Command, number: int) -> None:
     (child,) = two_nodes.cluster.other.services()
     os.kill(parent(child), number)
     until(lambda: child not in two_nodes.cluster.other.services(), CHILD_SECONDS)
+    until(lambda: len(two_nodes.endpoints()) == 1, GONE_SECONDS)
     until(lambda: len(two_nodes.endpoints()) == 2, BACK_SECONDS)
 
 

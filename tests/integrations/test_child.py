@@ -1,15 +1,17 @@
 """The child of an actor ends with it, however that ends."""
 
+import os
 import signal
 import socket
 import subprocess
 import sys
-import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from bench.server import free_port
+from tests.support.waiting import wait_until
 
 # Starts the child as an actor does, and then waits to be killed.
 PARENT = """
@@ -41,16 +43,16 @@ def test_child_ends_with_its_parent(when: str) -> None:
     )
     assert parent.stdout
     child = parent.stdout.readline().strip()
-    deadline = time.monotonic() + 60
-    while when == "when it serves" and not listens(port):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    parent.send_signal(signal.SIGKILL)
-    parent.communicate()
-    while is_running(child):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    assert not listens(port)
+    try:
+        wait_until(lambda: when == "at once" or listens(port))
+        parent.kill()
+        parent.wait()
+        wait_until(lambda: not is_running(child))
+        wait_until(lambda: not listens(port))  # the kernel ends its threads one by one
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(int(child), signal.SIGKILL)
+        parent.stdout.close()  # which the child has too
 
 
 def test_child_of_a_dead_parent_does_not_start() -> None:
