@@ -1,4 +1,4 @@
-"""One cluster for all tests of this folder, and one command on it for those that share it."""
+"""One cluster for all tests of this folder, and one command on it for those of a module."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +22,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         found.end()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def command(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
     found = Command(cluster, tmp_path_factory.mktemp("command"), BUNDLED_MODEL.read_bytes(), 2)
     try:

@@ -71,9 +71,15 @@ def test_children_end_with_a_killed_command(cluster: Cluster, tmp_path: Path) ->
     assert cluster.head.services() + cluster.other.services() == []
 
 
-def test_second_command_is_refused(command: Command) -> None:
-    found = fails("--address", command.cluster.address)
-    assert found == (3, "cartpole: another cartpole runs on this cluster")
+def test_second_command_is_refused(cluster: Cluster, tmp_path: Path) -> None:
+    command = Command(cluster, tmp_path, BUNDLED_MODEL.read_bytes(), 1)
+    try:
+        command.wait_for(1)
+        found = fails("--address", cluster.address)
+        assert found == (3, "cartpole: another cartpole runs on this cluster")
+        assert len(command.endpoints()) == 1
+    finally:
+        command.end()
 
 
 @pytest.mark.parametrize(
