@@ -49,11 +49,11 @@ def clock_waiting() -> None:
         arrived.append(clock())
         add(self, *arguments)
 
-    def note_and_flush(self: Batcher) -> bool:
+    def note_and_flush(self: Batcher) -> None:
         now = clock()
         spent[WAIT] = spent.get(WAIT, 0) + len(arrived) * now - sum(arrived)
         arrived.clear()
-        return flush(self)
+        flush(self)
 
     Batcher.add = add_and_note  # type: ignore[assignment, method-assign]
     Batcher.flush = note_and_flush  # type: ignore[method-assign]

@@ -1,5 +1,6 @@
 """One forward for all inference requests that arrive in the same turn of the event loop."""
 
+from collections.abc import Callable
 from time import perf_counter_ns as clock
 from typing import Protocol
 
@@ -41,14 +42,19 @@ class Batcher:
         self._queries: list[Query] = []
         self._heads = ResponseHeads([])
         self._began_at = 0  # nanoseconds, when the first request of the batch was added
+        self._has_answered: Callable[[], object] = bool  # does nothing
+
+    def on_answers(self, has_answered: Callable[[], object]) -> None:
+        """Call this after each batch."""
+        self._has_answered = has_answered
 
     def add(self, requester: Requester, query: Query) -> None:
-        if len(self._requesters) == MAX_ROWS:
-            self.flush()
         if not self._requesters:
             self._began_at = clock()
         self._requesters.append(requester)
         self._queries.append(query)
+        if len(self._requesters) >= MAX_ROWS:
+            self.flush()
 
     def renew_heads(self, default: Headers) -> None:
         """Encode the response heads again, if uvicorn has replaced the default headers (the date).
@@ -58,12 +64,15 @@ class Batcher:
         if self._heads.default is not default:
             self._heads = self._heads.renewed(default)
 
-    def flush(self) -> bool:
-        """Answer all requests that were added, in order. Returns whether there were any."""
+    def flush(self) -> None:
+        """Answer all requests that were added, in order."""
         requesters, queries = self._requesters, self._queries
-        if not requesters:
-            return False
-        self._requesters, self._queries = [], []
+        if requesters:
+            self._requesters, self._queries = [], []
+            self._answer(requesters, queries)
+            self._has_answered()
+
+    def _answer(self, requesters: list[Requester], queries: list[Query]) -> None:
         state = requesters[0].server_state
         state.total_requests += len(queries)
         self.renew_heads(state.default_headers)
@@ -73,8 +82,7 @@ class Batcher:
             # Counted before they leave: a client that has its answer finds it in the metrics.
             self._counters.record_answers(answers, clock() - self._began_at)
         except Exception:
-            self._failures.abort(*requesters)
-            return True
+            return self._failures.abort(*requesters)
         answered = zip(requesters, answers, strict=True)
         while True:
             try:
@@ -83,6 +91,6 @@ class Batcher:
                     if not transport.is_closing():
                         status, body = answer
                         transport.write(heads[status, len(body)] + body)
-                return True
+                return
             except Exception:  # ends this connection; the loop goes on with the next
                 self._failures.abort(requester)

@@ -40,7 +40,7 @@ class Connections:
         limits: ClientLimits,
         clock: Clock,
         counters: WorkerCounters,
-        flush: Callable[[], object],
+        flush: Callable[[], None],
         failures: ConnectionFailures,
         polling: Polling,
     ) -> None:

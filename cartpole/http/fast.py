@@ -105,6 +105,7 @@ class FastConnection(HttpConnection):
         state = self.server_state
         state.total_requests += 1
         self.transport.write(self._direct.answer_again(request, data, state.default_headers))
+        turns.has_answered()
         return True
 
     def _other_query_end(self, data: bytes) -> int:

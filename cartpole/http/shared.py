@@ -48,6 +48,7 @@ def share(limits: ClientLimits, inference: Inference, fast: bool, poll: str = "a
     batcher = Batcher(inference, failures)
     turn_bytes = FAST_TURN_BYTES if fast else ASGI_TURN_BYTES
     turns = Turns(turn_bytes, batcher.flush, failures, polling)
+    batcher.on_answers(turns.has_answered)
     counters = inference.predictor.counters
     connections = Connections(limits, clock, counters, batcher.flush, failures, polling)
     endpoints = batch_endpoints(Batches(inference, limits.body_bytes))

@@ -42,15 +42,15 @@ class Turns:
     Attributes:
         bytes_this_turn: read so far; 0 while no end of a turn is scheduled.
         bytes_per_turn: the bound. Past it, connections defer what they receive.
-        flush: answers what has been read, where requests are collected in a batch. Returns whether
-            there was anything to answer.
+        flush: answers what has been read, where requests are collected in a batch. The batch then
+            calls `has_answered`.
         answered_at: when requests were last answered, in nanoseconds of perf_counter_ns.
     """
 
     def __init__(
         self,
         bytes_per_turn: int,
-        flush: Callable[[], bool],
+        flush: Callable[[], None],
         failures: ConnectionFailures,
         polling: Polling,
     ) -> None:
@@ -77,7 +77,6 @@ class Turns:
         if self._polling:
             self._polling.begin_turn()
         self.flush()
-        self.has_answered()
 
     def has_answered(self) -> None:
         """Call it when requests that were read in this turn, or in an earlier one, are answered."""
@@ -95,12 +94,10 @@ class Turns:
         deferred = self._deferred
         had_deferred = bool(deferred)
         try:
-            has_answered = self.flush()
+            self.flush()
             if had_deferred:
                 self._resume_deferred()
-                has_answered = self.flush() or has_answered
-            if has_answered:
-                self.has_answered()
+                self.flush()
         finally:  # without a next turn, no request would ever be answered
             if had_deferred:
                 # Some still wait: the next turn begins full, so that others join the line. None

@@ -233,3 +233,24 @@ def test_a_failing_forward(engine: Engine, caplog: pytest.LogCaptureFixture) -> 
     inference.failures._quiet_until = 0
     assert statuses(both(inference, [REQUESTS["json"][0]])) == [200]
     assert caplog.messages[1].startswith("forward recovered")
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        pytest.param([REQUESTS["rows"][0]] * 2, id="a POST with the head of the one before"),
+        pytest.param([USUAL, USUAL + OTHER[:20]], id="GET, and a part of another request"),
+    ],
+)
+def test_whatever_is_answered_is_an_answer_to_polling_and_rehearsal(
+    inference: Inference, parts: list[bytes]
+) -> None:
+    async def run() -> None:
+        connection = Connection(inference, True)
+        turns = connection.shared.turns
+        for number, part in enumerate(parts, 1):
+            turns.answered_at = 0
+            assert statuses(await connection.send(part)) == [200] * number
+            assert turns.answered_at > 0
+
+    asyncio.run(run())
