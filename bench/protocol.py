@@ -18,7 +18,7 @@ INFER = ("-s", "bench/peers/infer.lua")
 
 @dataclass(frozen=True)
 class Load:
-    """What is asked.
+    """One kind of request, over so many connections.
 
     Attributes:
         rows: of each infer request; 0 for GET /inference.
@@ -40,7 +40,7 @@ ROW_64 = Load("1 row, 64 connections", 64, 1)
 ROW_1 = Load("1 row, 1 connection", 1, 1)
 LOADS = (GET, ASGI_64, ASGI_1, ROWS_16, ROWS_1, ROW_64, ROW_1)
 
-# What is compared for a row, with what, and at most how much it may be of that.
+# The processor time for a row of the first may be at most so many times that of the second.
 BARS = ((ROWS_16, GET, 0.2), (ROWS_1, GET, 0.3), (ROW_64, ASGI_64, 2.0), (ROW_1, ASGI_1, 2.0))
 
 Results = dict[Load, list[float]]  # microseconds of processor time for a request

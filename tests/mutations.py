@@ -1,7 +1,4 @@
-"""`make mutations`: put one fault at a time into a copy of the service; a test must fail.
-
-A fault that no test sees is printed, and makes the exit code 1.
-"""
+"""`make mutations`: one fault at a time in a copy of the service. Fails if no test sees one."""
 
 import os
 import shutil
@@ -11,7 +8,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support.paths import ROOT
+
 PATIENCE_SECONDS = 150
 COPIED = ("cartpole", "tests", "bench", "tools", "models", "pyproject.toml")
 

@@ -52,7 +52,7 @@ class Agent:
 
     @property
     def outputs(self) -> Outputs:
-        """What the policy's network computes for the two actions."""
+        """The kind of numbers that the policy's network gives for the two actions."""
         return "q_values" if self.algorithm in Q_NETWORKS else "logits"
 
 

@@ -58,7 +58,7 @@ class Step:
 
 @dataclass
 class Results:
-    """What a run has measured.
+    """Measurements of a run.
 
     Attributes:
         returns: of each episode, in the order of their seeds.

@@ -13,7 +13,7 @@ from cartpole.policy.contract import OBSERVATIONS
 from cartpole.policy.normalization import Normalization
 from tools.networks import BadAgent
 
-# What turns a vecnormalize.pkl into this JSON. It runs code of the file, so no tool here does it.
+# This turns a vecnormalize.pkl into JSON. It runs code of the file, so no tool here does it.
 CONVERT = (
     "python -c \"import json, pickle, sys; v = pickle.load(open(sys.argv[1], 'rb')); "
     "assert v.norm_obs; print(json.dumps({'mean': v.obs_rms.mean.tolist(), "

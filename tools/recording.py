@@ -21,7 +21,7 @@ STEP_MS = 20  # CartPole-v1 advances by 0.02 s
 STEPS_PER_FRAME = 1000 // FRAMES_PER_SECOND // STEP_MS
 
 WIDTH, HEIGHT, MARGIN = 560, 336, 32
-# Whatever changes lies in one column in the middle: a GIF stores the rectangle that changes.
+# All that changes lies in one column in the middle: a GIF stores the rectangle that changes.
 LEFT, RIGHT = 155, 405
 ABOVE, GROUND, BELOW = 145, 196, 16  # the part of the renderer's picture that is shown
 BARS, BAR_SPACING, BAR_HEIGHT, BAR_REACH = 232, 18, 5, 100

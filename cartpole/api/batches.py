@@ -75,7 +75,7 @@ AnyBatch = TypeVar("AnyBatch", bound=Batch)
 
 
 class Batches:
-    """What the endpoints of one process share.
+    """The parts that the batch endpoints of one process share.
 
     Attributes:
         inference: the predictor, and the log of failing forwards.

@@ -37,7 +37,7 @@ class RayFailure(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What to run.
+    """The replicas to run, and the files to keep about them.
 
     Attributes:
         replicas: how many, at first.

@@ -25,7 +25,7 @@ logger = logging.getLogger("cartpole")
 
 @dataclass(frozen=True, slots=True)
 class BatchTimes:
-    """What a batch request took, in nanoseconds: as a whole, and the parts of that."""
+    """Durations of a batch request and of its parts, in nanoseconds."""
 
     total: int
     parse: int

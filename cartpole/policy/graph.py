@@ -11,7 +11,7 @@ class NotPerceptron(Exception):
 
 
 def constant(value: Any) -> Any:
-    """What a value of the graph is, whatever the observation.
+    """The constant that stands behind a value of the graph.
 
     Raises:
         NotPerceptron: it depends on other values.

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from numba import carray, cfunc, njit, types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from cartpole.policy.buffers import Buffers
@@ -23,6 +22,7 @@ from cartpole.policy.contract import (
     Packed,
     Policy,
 )
+from cartpole.policy.native_memory import float32_at
 from cartpole.policy.native_normalization import (
     NORMALIZATION_SIZE,
     compile_normalization,
@@ -126,8 +126,8 @@ def _compile(
     def one(
         memory: int, position: float, velocity: float, angle: float, angular_velocity: float
     ) -> Logits:
-        observation = carray(_at(memory + source), OBSERVATIONS)
-        logits = carray(_at(memory + target), ACTIONS)
+        observation = carray(float32_at(memory + source), OBSERVATIONS)
+        logits = carray(float32_at(memory + target), ACTIONS)
         observation[0], observation[1] = position, velocity
         observation[2], observation[3] = angle, angular_velocity
         row(memory, observation, logits)
@@ -135,8 +135,8 @@ def _compile(
 
     @cfunc(types.void(types.intp, types.intp))  # type: ignore[untyped-decorator]
     def rows(memory: int, number: int) -> None:
-        observations = carray(_at(memory + source), (MAX_ROWS, OBSERVATIONS))
-        logits = carray(_at(memory + target), (MAX_ROWS, ACTIONS))
+        observations = carray(float32_at(memory + source), (MAX_ROWS, OBSERVATIONS))
+        logits = carray(float32_at(memory + target), (MAX_ROWS, ACTIONS))
         for index in range(number):
             row(memory, observations[index], logits[index])
 
@@ -178,12 +178,12 @@ def _layer(
 
     @njit(fastmath=_FAST_MATH)  # type: ignore[untyped-decorator]
     def run(memory: int, observation: Array, output: Array) -> None:
-        weight = carray(_at(memory + weight_at), (inputs, outputs))
-        bias = carray(_at(memory + bias_at), outputs)
+        weight = carray(float32_at(memory + weight_at), (inputs, outputs))
+        bias = carray(float32_at(memory + bias_at), outputs)
         if first:
             given = observation
         else:
-            given = carray(_at(memory + input_at), inputs)
+            given = carray(float32_at(memory + input_at), inputs)
             before(memory, observation, given)
         for j in range(outputs):
             output[j] = bias[j]
@@ -237,13 +237,3 @@ def relu(x: np.float32) -> np.float32:
 @njit  # type: ignore[untyped-decorator]
 def identity(x: np.float32) -> np.float32:
     return x
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _at(context: Any, address: Any) -> Any:
-    """The address as a pointer to float32 values."""
-
-    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], target.get_value_type(signature.return_type))
-
-    return types.CPointer(types.float32)(types.intp), generate

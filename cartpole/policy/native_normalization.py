@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import carray, njit, types
-from numba.extending import intrinsic
+from numba import carray, njit
 from numpy.typing import NDArray
 from torch import Tensor
 
 from cartpole.policy.contract import OBSERVATIONS
+from cartpole.policy.native_memory import float64_at
 from cartpole.policy.normalization import Normalization
 
 _NUMBERS = 2 * OBSERVATIONS + 1
@@ -34,20 +34,10 @@ def compile_normalization(numbers_at: int) -> Any:
     # NumPy's rules for a division: a check for zero would need Python's exceptions.
     @njit(error_model="numpy")  # type: ignore[untyped-decorator]
     def run(memory: int, observation: Array, output: Array) -> None:
-        numbers = carray(_at(memory + numbers_at), _NUMBERS)
+        numbers = carray(float64_at(memory + numbers_at), _NUMBERS)
         clip = numbers[2 * OBSERVATIONS]
         for i in range(OBSERVATIONS):
             wide = (np.float64(observation[i]) - numbers[i]) / numbers[OBSERVATIONS + i]
             output[i] = np.float32(min(max(wide, -clip), clip))
 
     return run
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _at(context: Any, address: Any) -> Any:
-    """The address as a pointer to float64 values."""
-
-    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], target.get_value_type(signature.return_type))
-
-    return types.CPointer(types.float64)(types.intp), generate

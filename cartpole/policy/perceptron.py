@@ -41,8 +41,7 @@ class Perceptron:
 def read_perceptron(policy: Policy, head: int = 0) -> Perceptron:
     """Read a head's matrices from the policy's graph, walking from it back to the observation.
 
-    Every node of the graph must lie on this walk, since an operator beside it could overwrite the
-    tensors that the walk passes.
+    Every node must lie on this walk: an operator beside it could overwrite the walk's tensors.
 
     Args:
         head: 0 for the logits, 1 for the value.

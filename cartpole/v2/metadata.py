@@ -1,4 +1,4 @@
-"""What the service and its model are: documents that don't change while it runs."""
+"""Metadata of the service and its model. They don't change while it runs."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What changes while the service runs: readiness, statistics, the index of models."""
+"""Readiness, statistics and the index of models, which change while the service runs."""
 
 from typing import Any
 

@@ -51,7 +51,7 @@ def doomed(two_nodes: Command) -> Iterator[Node]:
 
 @pytest.fixture(scope="session")
 def answer() -> bytes:
-    """What the single process answers."""
+    """The body that a single process of the service answers."""
     with serving() as server:
         return server.get(f"/inference?{GOLDEN}")[1]
 

@@ -38,7 +38,7 @@ FOLDERS = ["kubernetes", "kserve", "policy-configmap", "policy-download"]
 
 
 def objects(folder: str, scratch: Path) -> list[Object]:
-    """What a folder of deploy/ builds; of a component, together with deploy/kubernetes."""
+    """The objects built from a folder of deploy/, a component together with deploy/kubernetes."""
     if folder == "kserve":
         return build(KSERVE)
     copied = shutil.copytree(KUBERNETES, scratch / "kubernetes")

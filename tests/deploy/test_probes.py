@@ -36,7 +36,7 @@ both = pytest.mark.parametrize(
 
 
 def environment(container: Object) -> dict[str, str]:
-    """What the container's process finds: the image's variables, and its own."""
+    """Environment of the container's process: the image's variables, then the container's."""
     return image_environment() | {one["name"]: one["value"] for one in container["env"]}
 
 

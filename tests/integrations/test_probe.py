@@ -1,4 +1,4 @@
-"""What a replica is asked over HTTP."""
+"""Questions to a replica over HTTP."""
 
 import asyncio
 import hashlib

@@ -1,4 +1,4 @@
-"""What schemathesis can't read in openapi.json, and the failures that are none: the exceptions.
+"""Exceptions: rules that JSON Schema can't express, and failures of schemathesis that are none.
 
 Schemathesis loads it by SCHEMATHESIS_HOOKS.
 """

@@ -29,7 +29,7 @@ def live(server: Server, open_page: Open) -> LivePage:
 
 @dataclass
 class Outage:
-    """What the page showed when it found the outage, and how many questions it had asked."""
+    """The page at the moment when it found the outage; asked: its questions so far."""
 
     steps: float
     observation: State

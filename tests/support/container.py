@@ -64,7 +64,7 @@ def send_signal(process: subprocess.Popen[str], number: signal.Signals) -> None:
 
 @dataclass
 class Image:
-    """What the Containerfile makes.
+    """The image that the steps of the Containerfile make, as a folder.
 
     Attributes:
         root: the folder that holds opt/cartpole and src.

@@ -81,7 +81,7 @@ class LivePage:
         return float(self.page.locator(f"#{name}").inner_text())
 
     def recorded(self, name: str) -> Any:
-        """What tests/page/recorder.js has recorded."""
+        """A record of tests/page/recorder.js."""
         return self.page.evaluate(f"recorded.{name}")
 
     def asked_during(self, act: Callable[[], object]) -> int:

@@ -64,7 +64,7 @@ def pod(spec: Object) -> Object:
 
 
 def pod_specs(objects: Sequence[Object]) -> Iterator[Object]:
-    """What each object that makes pods says of them."""
+    """The pod specification of each object that has one."""
     for one in objects:
         if one["kind"] == "Deployment":
             yield one["spec"]["template"]["spec"]

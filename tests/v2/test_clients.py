@@ -20,7 +20,7 @@ from bench.server import Server, serving
 from cartpole.policy.loading import Policy
 from tests.support.paths import ROOT
 
-# What this module's clients raise when they are closed by the garbage collector is theirs.
+# tritonclient leaves sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 STATES = np.array([[0, 0, -1, 0], [0, 0, 1, 0], [1, 2, 0, -3], [2, 0, 0, 0]])

@@ -1,4 +1,4 @@
-"""What the service says of itself: metadata, readiness, statistics, models that don't exist."""
+"""Metadata, readiness, statistics, models that don't exist."""
 
 import json
 from typing import Any
