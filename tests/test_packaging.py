@@ -67,7 +67,7 @@ def test_imports_no_more_than_it_needs() -> None:
     program = (
         "import sys, cartpole.app, cartpole.serve;"
         "extras = {'gymnasium', 'stable_baselines3', 'pyperf', 'rl_zoo3', 'hypothesis', 'numba',"
-        " 'aiohttp', 'PIL', 'tqdm', 'playwright', 'tritonclient', 'ray'};"
+        " 'aiohttp', 'PIL', 'playwright', 'tritonclient', 'ray'};"
         "print(sorted(extras & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

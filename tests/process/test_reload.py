@@ -4,6 +4,7 @@ import gc
 import os
 import re
 import signal
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -20,7 +21,8 @@ from cartpole.settings import BUNDLED_MODEL
 from tests.support.models import mlp, save
 from tests.support.paths import GOLDEN
 
-WARM_UP = 20  # resident memory settles after some ten reloads, also over 160
+WARM_UP = 10  # reloads, after which resident memory has settled
+BLOCK = 5  # readings of which the median counts, since single ones vary by 6 MiB
 
 
 def reload(server: Server) -> None:
@@ -37,21 +39,26 @@ def resident(server: Server) -> float:
 
 
 @pytest.mark.parametrize(
-    ("engine", "reloads", "most"), [("torchscript", 25, 6), ("native", 20, 40)]
+    ("engine", "reloads", "most"), [("torchscript", 30, 6), ("native", 25, 40)]
 )
 def test_memory_does_not_grow_with_reloads(engine: str, reloads: int, most: float) -> None:
-    """Compares medians of five readings, since single ones vary by 6 MiB in both directions.
+    """Adds up the growth from block to block, but for the largest.
 
-    The leaks that this test found were 0.35 MiB a reload with TorchScript and 5 natively.
+    The allocator takes 6 to 9 MiB from the kernel once in 50 to 200 reloads. Between, memory does
+    not grow. The leaks that this test found were 0.35 MiB a reload with TorchScript, 5 natively.
     """
     with serving("--engine", engine) as server:
         for _ in range(WARM_UP):
             reload(server)
-        found = []
-        for _ in range(reloads + 5):
-            reload(server)
-            found.append(resident(server))
-        assert median(found[-5:]) - median(found[:5]) < most
+        blocks = []
+        for _ in range(1 + reloads // BLOCK):
+            found = []
+            for _ in range(BLOCK):
+                reload(server)
+                found.append(resident(server))
+            blocks.append(median(found))
+        growth = [after - before for before, after in pairwise(blocks)]
+        assert sum(growth) - max(growth) < most, blocks
         assert server.get(f"/inference?{GOLDEN}")[0] == 200
 
 
