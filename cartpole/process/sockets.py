@@ -76,7 +76,7 @@ def _bind_unix(settings: Settings, stack: ExitStack) -> list[socket.socket]:
         remove = partial(_remove, path, path.stat().st_ino)
         stack.callback(remove)
         signals.add_cleanup(remove)
-    path.chmod(0o666)
+        path.chmod(0o666)
     return [listener] * settings.workers
 
 

@@ -48,14 +48,19 @@ def test_a_signal_to_stop_ends_a_start(module: str, number: int, tmp_path: Path)
 
 def test_a_signal_to_stop_right_after_the_bind_leaves_no_socket(tmp_path: Path) -> None:
     program = """
-import os, signal, socket, time
+import os, pathlib, signal, socket, time
 class Socket(socket.socket):
     def bind(self, address):
         super().bind(address)
         if isinstance(address, str):
             os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(0.5)  # the thread that handles signals has it by now
-socket.socket = Socket
+            time.sleep(0.3)  # the thread that handles signals has it by now
+def slowly(function):
+    def run(*arguments):
+        time.sleep(0.3)
+        function(*arguments)
+    return run
+socket.socket, pathlib.Path.chmod, os._exit = Socket, slowly(pathlib.Path.chmod), slowly(os._exit)
 from cartpole.serve import main
 main()
 """
