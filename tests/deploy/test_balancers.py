@@ -20,6 +20,7 @@ from tests.support.load import RATE, Load
 from tests.support.metrics import scrape
 from tests.support.needs import needs
 from tests.support.paths import GOLDEN
+from tests.support.processes import UNMEASURED
 from tests.support.waiting import wait_until
 
 TARGET = f"/inference?{GOLDEN}"
@@ -39,7 +40,7 @@ class Pair:
             self.instances = list(pool.map(lambda port: self._started(port, *flags), self.ports))
 
     def _started(self, port: int, *flags: str) -> Server:
-        return self._stack.enter_context(serving(*flags, port=port))
+        return self._stack.enter_context(serving(*flags, port=port, environ=UNMEASURED))
 
     def start_first(self, *flags: str) -> None:
         """Start it again, and wait until the balancer sends it requests."""

@@ -8,6 +8,7 @@ import pytest
 
 from bench.server import Server, serving
 from cartpole.page.routes import DESCRIPTION
+from tests.support.processes import UNMEASURED
 
 
 @pytest.fixture(scope="session")
@@ -18,5 +19,5 @@ def document() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    with serving("--poll", "never") as running:
+    with serving("--poll", "never", environ=UNMEASURED) as running:
         yield running

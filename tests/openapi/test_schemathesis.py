@@ -17,6 +17,7 @@ import pytest
 from bench.server import Server
 from cartpole.page.routes import DESCRIPTION
 from tests.support.paths import ROOT
+from tests.support.processes import UNMEASURED
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 RUN = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG), "run"]
@@ -67,7 +68,9 @@ def test_every_answer_is_as_described(server: Server, tmp_path: Path, name: str)
             *part.flags,
         ],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "SCHEMATHESIS_HOOKS": "tests.openapi.hooks"},
+        env=os.environ
+        | UNMEASURED
+        | {"PYTHONPATH": str(ROOT), "SCHEMATHESIS_HOOKS": "tests.openapi.hooks"},
         capture_output=True,
         text=True,
     )

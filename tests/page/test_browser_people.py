@@ -7,9 +7,9 @@ from playwright.sync_api import CDPSession
 from bench.server import Server
 from tests.page.conftest import Open
 from tests.support.live_page import LivePage
+from tests.support.needs import TEST_ALL
 
 NARROW = {"width": 390, "height": 844}
-TWO_MINUTES = 120
 SETTLING = 20  # seconds
 MAX_GROWTH = 100_000  # bytes
 
@@ -100,13 +100,14 @@ def test_the_status_is_silent_while_nothing_happens(server: Server, open_page: O
     assert live.page.evaluate(said) == 0
 
 
-def test_the_heap_does_not_grow_in_two_minutes(server: Server, open_page: Open) -> None:
+def test_the_heap_does_not_grow(server: Server, open_page: Open) -> None:
+    """In two minutes with CARTPOLE_TEST_ALL, as in CI, else in 20 s: it keeps a core busy."""
     live = open_page(server, recording=False)
     session = live.page.context.new_cdp_session(live.page)
     live.sleep(SETTLING)
     assert live.state == "balancing"  # this also loads Playwright's own scripts into the heap
     before = heap(session)
-    live.sleep(TWO_MINUTES)
+    live.sleep(120 if TEST_ALL else 20)
     assert live.state == "balancing"
     assert heap(session) - before < MAX_GROWTH
 

@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Route
 from bench.server import Server, free_port, serving
 from tests.page.conftest import Open
 from tests.support.live_page import LivePage, State, parse
+from tests.support.processes import UNMEASURED
 
 CELLS = 41 * 41
 # Seconds. The page promises 3 and 5; the machine may be busy.
@@ -70,12 +71,12 @@ def test_a_service_that_hangs(live: LivePage, server: Server) -> None:
 
 def test_a_service_that_stops_and_comes_back(browser: Browser, open_page: Open) -> None:
     port = free_port()
-    with serving(port=port) as running:
+    with serving(port=port, environ=UNMEASURED) as running:
         live = open_page(running)
         live.wait_for_steps(20)
     outage = find_outage(live)
     outage.check(live)
-    with serving(port=port):
+    with serving(port=port, environ=UNMEASURED):
         outage.check_recovery(live)
 
 

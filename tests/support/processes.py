@@ -9,6 +9,9 @@ from pathlib import Path
 
 from bench.server import Server
 
+# Environment of a service whose code other tests measure: coverage doubles its processor time.
+UNMEASURED = {"COVERAGE_PROCESS_CONFIG": ""}
+
 SERVE = [sys.executable, "-m", "cartpole.serve", "--port", "{port}"]
 
 

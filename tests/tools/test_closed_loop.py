@@ -18,6 +18,7 @@ import pytest
 from bench.server import Server, free_port, serving
 from tests.support.metrics import requests, scrape
 from tests.support.paths import ROOT
+from tests.support.processes import UNMEASURED
 from tests.support.waiting import wait_until
 from tools import closed_loop
 from tools.evaluate import main
@@ -94,16 +95,16 @@ def assert_nothing_missing(process: subprocess.Popen[str], path: Path) -> None:
 def test_a_service_that_is_restarted_costs_no_episode(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    with serving() as server:
+    with serving(environ=UNMEASURED) as server:
         process = evaluating(server, tmp_path / "figures.json")
         server.process.send_signal(number)
         server.process.wait(timeout=30)
-    with serving(port=server.port):
+    with serving(port=server.port, environ=UNMEASURED):
         assert_nothing_missing(process, tmp_path / "figures.json")
 
 
 def test_a_service_that_hangs_costs_no_episode(tmp_path: Path) -> None:
-    with serving() as server:
+    with serving(environ=UNMEASURED) as server:
         process = evaluating(server, tmp_path / "figures.json")
         server.process.send_signal(signal.SIGSTOP)
         time.sleep(closed_loop.ATTEMPT_SECONDS + 1)
