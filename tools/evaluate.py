@@ -9,10 +9,11 @@ import json
 import signal
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from tqdm import tqdm
@@ -44,12 +45,55 @@ def service(url: str | None) -> Iterator[str]:
         signal.signal(signal.SIGTERM, previous)
 
 
+def run_until_interrupted(drives: Callable[[], Coroutine[None, None, Results]]) -> Results:
+    """asyncio.run, but cancelled by a signal that would raise KeyboardInterrupt.
+
+    Raised in the middle of a task, that leaves the loop with work that it complains about.
+
+    Raises:
+        KeyboardInterrupt: there was such a signal, and now nothing runs.
+    """
+    asked, cancel = False, cast(Callable[[], object] | None, None)
+
+    def handle(*_: object) -> None:
+        nonlocal asked
+        asked = True
+        if cancel:
+            cancel()
+
+    async def cancellable() -> Results:
+        nonlocal cancel
+        task, loop = (
+            cast("asyncio.Task[Results]", asyncio.current_task()),
+            asyncio.get_running_loop(),
+        )
+        cancel = partial(loop.call_soon_threadsafe, task.cancel)
+        if asked:
+            task.cancel()
+        try:
+            return await drives()
+        finally:
+            cancel = None
+
+    raises = signal.default_int_handler
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is raises]
+    for number in numbers:
+        signal.signal(number, handle)
+    try:
+        return asyncio.run(cancellable())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+    finally:
+        for number in numbers:
+            signal.signal(number, raises)
+
+
 def evaluate(url: str, episodes: int, seed: int, concurrency: int) -> Results:
     """Run the episodes, with a progress bar where standard error is a terminal."""
     form = "{percentage:3.0f}% {bar} {elapsed}, {remaining} left{postfix}"
     work = episodes * LONGEST_EPISODE
     with tqdm(total=work, bar_format=form, leave=False, disable=None, mininterval=0.2) as bar:
-        return asyncio.run(drive(url, episodes, seed, concurrency, bar))
+        return run_until_interrupted(partial(drive, url, episodes, seed, concurrency, bar))
 
 
 def summarize(results: Results, seed: int, concurrency: int) -> dict[str, Any]:

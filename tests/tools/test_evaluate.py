@@ -1,5 +1,7 @@
 """Tests of tools/evaluate.py, which runs against the real service."""
 
+import asyncio
+import gc
 import json
 import os
 import signal
@@ -11,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import pytest
 import torch
 from torch import nn
@@ -134,6 +137,41 @@ def test_interrupted_it_leaves_no_service_behind(number: signal.Signals) -> None
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "evaluate: interrupted\n")
     assert not Path(f"/proc/{service}").exists()
+
+
+@pytest.mark.parametrize("moment", ["before the loop", "in a task", "in a second task"])
+def test_interrupted_at_any_moment_it_says_just_that(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: Any, capfd: Any, moment: str
+) -> None:
+    """SIGTERM raises KeyboardInterrupt where it arrives, unless it is asked to wait."""
+
+    def interrupt() -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    def make(*arguments: Any, **options: Any) -> Any:
+        made.append(None)
+        if len(made) == {"in a task": 1, "in a second task": 2}.get(moment):
+            interrupt()
+        return real_make(*arguments, **options)
+
+    def new_event_loop() -> asyncio.AbstractEventLoop:
+        if moment == "before the loop":
+            interrupt()
+        return real_loop()
+
+    made: list[None] = []
+    real_make, real_loop = gymnasium.make, asyncio.new_event_loop
+    monkeypatch.setattr(gymnasium, "make", make)
+    monkeypatch.setattr(asyncio.events, "new_event_loop", new_event_loop)
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        status = main(["--url", f"http://127.0.0.1:{server.port}", "--episodes", "100"])
+        gc.collect()  # an unawaited coroutine, or a task whose exception nobody took, says so
+        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    assert (status, capfd.readouterr().err) == (130, "evaluate: interrupted\n")
+    assert caplog.messages == []
 
 
 def listens(pid: int) -> bool:
