@@ -30,7 +30,7 @@ if not find_chromium():
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the test that waits for two minutes, so that all others run beside it."""
+    """Begin with the test that watches the heap, for two minutes in CI: others run beside it."""
     items.sort(key=lambda item: item.name != "test_the_heap_does_not_grow")
 
 
