@@ -26,7 +26,11 @@ def test_one_for_every_two_connections(connections: int, expected: int) -> None:
             listeners = Listeners(servers, listen)
             for number in range(1, connections + 1):
                 listeners.grow(number)
-            await asyncio.sleep(0.01)
+            async with asyncio.timeout(30):
+                while len(servers) < expected:
+                    await asyncio.sleep(0)
+            for _ in range(20):  # turns, in which no more are made
+                await asyncio.sleep(0)
             assert len(servers) == expected
             made = list(servers)
 
