@@ -1,6 +1,7 @@
 """`make bench-growth`: what each step beyond one worker costs, in processor time and latency.
 
-All processes of a case share core 0; wrk has core 1. Ray's two nodes hold one replica.
+All processes of a case share core 0; wrk has core 1. Ray's two nodes hold one replica. What the
+processes use without requests is part of the figures, and stands below them.
 """
 
 import argparse
@@ -31,6 +32,8 @@ from bench.wrk import measure
 from cartpole.settings import BUNDLED_MODEL
 
 START_SECONDS = 120
+CALM = 0.3  # cores that the processes of a case may use without requests; Ray starts for long
+IDLE_SECONDS = 5
 KIND = "Kept connections"
 SHOWS = {KIND: ("p50", "p99", "cpu", "requests_per_second")}
 CONNECTIONS = (1, 64)
@@ -92,6 +95,22 @@ def on_ray(*command: str, url: Callable[[Path], str]) -> Iterator[Running]:
             cluster.end()
 
 
+def idle_cores(pids: list[int]) -> float:
+    """The cores that the processes use without requests, once they have started whatever they do.
+
+    Raises:
+        RuntimeError: they use more than CALM, START_SECONDS later.
+    """
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        used = sum(map(cpu_seconds, pids))
+        time.sleep(IDLE_SECONDS)
+        cores = (sum(map(cpu_seconds, pids)) - used) / IDLE_SECONDS
+        if cores <= CALM:
+            return cores
+    raise RuntimeError(f"{cores:.2f} cores are used without requests")
+
+
 def answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(f"{url}/inference?{QUERY}", timeout=5) as response:
@@ -128,11 +147,11 @@ def ray_serve(haproxy: bool) -> Iterator[Running]:
 
 
 CASES: dict[str, Callable[[], AbstractContextManager[Running]]] = {
-    "one worker": lambda: workers(1),
-    "two workers": lambda: workers(2),
+    "cartpole, one worker": lambda: workers(1),
+    "cartpole, two workers": lambda: workers(2),
     "two instances behind nginx": lambda: behind("nginx"),
     "two instances behind HAProxy": lambda: behind("haproxy"),
-    "placed by Ray, reached directly": placed_by_ray,
+    "cartpole, placed by Ray": placed_by_ray,
     "Ray Serve, its own proxy": lambda: ray_serve(haproxy=False),
     "Ray Serve, HAProxy mode": lambda: ray_serve(haproxy=True),
 }
@@ -150,8 +169,10 @@ def main() -> int:
         return 1
     os.sched_setaffinity(0, {SERVER_CPU})  # what is started from here inherits it
     results: dict[str, ByServer] = {str(number): {} for number in CONNECTIONS}
+    idle: dict[str, float] = {}
     for name in arguments.only or CASES:
         with CASES[name]() as (url, pids):
+            idle[name] = idle_cores(pids)
             measure(url, 0, 8, 1)  # warms up
             for _ in range(arguments.rounds):
                 for connections in CONNECTIONS:
@@ -163,14 +184,17 @@ def main() -> int:
                     found.append(replace(figures, cpu=cpu))
         print(name, flush=True)
     how = f"Medians of {arguments.rounds} rounds of {arguments.seconds} s. {describe()}"
-    text = f"{tables({KIND: results}, SHOWS)}{how}\n"
+    rest = ", ".join(f"{name} {cores:.3f}" for name, cores in idle.items())
+    text = f"{tables({KIND: results}, SHOWS)}Cores used without requests: {rest}.\n{how}\n"
     RESULTS.mkdir(exist_ok=True)
     stem = RESULTS / f"growth-{datetime.now():%Y%m%d-%H%M%S}"
     raw = {
         connections: {name: [asdict(each) for each in rounds] for name, rounds in by.items()}
         for connections, by in results.items()
     }
-    stem.with_suffix(".json").write_text(json.dumps({"machine": describe(), "results": raw}))
+    stem.with_suffix(".json").write_text(
+        json.dumps({"machine": describe(), "idle_cores": idle, "results": raw})
+    )
     bars(results, stem.with_suffix(".svg"))
     print(f"\n{text}\nkept: {stem}.json and .svg")
     return 0

@@ -14,7 +14,7 @@ from tests.support.paths import ROOT
 @pytest.mark.parametrize(
     ("name", "processes"),
     [
-        ("two workers", 1),
+        ("cartpole, two workers", 1),
         pytest.param("two instances behind nginx", 3, marks=needs("nginx")),
     ],
 )
