@@ -137,6 +137,9 @@ def ray_serve(haproxy: bool) -> Iterator[Running]:
     """The deployment of deploy/serve.yaml with one replica."""
     port = free_port()
     text = SERVE_YAML.read_text().replace("port: 8000", f"port: {port}")
+    text = text.replace("EveryNode", "HeadOnly")  # two nodes of one machine would share the port
+    if haproxy:  # it asks for the replica at its node's address
+        text = text.replace("host: 127.0.0.1", "host: 0.0.0.0")
     os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = "1" if haproxy else "0"
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         file.write(text.replace("num_replicas: 2", "num_replicas: 1"))
