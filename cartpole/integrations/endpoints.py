@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import os
+import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,14 +47,17 @@ class Publisher:
         endpoints: the file of host:port lines, if any.
         nginx: the file of the upstream block, if any.
         command: a shell command that runs after the files were replaced; empty: none.
-        published: what the last completed step has published; None before the first.
+        published: what the command has last told to others; None before the first.
     """
 
     endpoints: Path | None
     nginx: Path | None
     command: str
     published: tuple[str, ...] | None = None
-    _retry_at: float = 0.0
+    _written: tuple[str, ...] | None = None
+    _telling: asyncio.Task[None] | None = None
+    _write_again_at: float = 0.0
+    _tell_again_at: float = 0.0  # after a failure
 
     def write(self, endpoints: Sequence[str]) -> None:
         """Replace both files. A reader finds the old or the new content, whole.
@@ -66,25 +71,41 @@ class Publisher:
                 new.write_text(render(endpoints))
                 new.replace(path)
 
-    async def publish(self, endpoints: Sequence[str]) -> None:
-        """Write the files and run the command, if the endpoints differ from those published.
+    def publish(self, endpoints: Sequence[str]) -> None:
+        """Write the files at once if the endpoints are others than before, then run the command.
 
-        A failure is logged, and tried again by a call at least a second later.
+        This does not wait for the command. While one runs, none is started: call this again and
+        again. A failure is logged, and tried again by a call at least a second later.
         """
-        found = tuple(sorted(endpoints))
-        if found == self.published or time.monotonic() < self._retry_at:
-            return
-        try:
-            self.write(found)
-            failure = await self._run_command()
-        except OSError as error:
-            failure = f"can't write the endpoints: {error}"
-        if failure:
-            self._retry_at = time.monotonic() + RETRY_SECONDS
-            logger.error("%s; retrying in %d s", failure, RETRY_SECONDS)
+        found, now = tuple(sorted(endpoints)), time.monotonic()
+        if found != self._written and now >= self._write_again_at:
+            try:
+                self.write(found)
+                self._written = found
+            except OSError as error:
+                self._write_again_at = now + RETRY_SECONDS
+                _log_failure(f"can't write the endpoints: {error}")
+        is_telling = self._telling and not self._telling.done()
+        has_failed = bool(self._tell_again_at)
+        is_due = (self._written != self.published or has_failed) and now >= self._tell_again_at
+        if self._written is not None and is_due and not is_telling:
+            self._telling = asyncio.create_task(self._tell(self._written))
+
+    async def last(self, endpoints: Sequence[str]) -> None:
+        """Publish these, and wait until the command has been run for them."""
+        for _ in range(2):  # at first, the command for other endpoints may still run, or fail
+            await asyncio.sleep(self._tell_again_at - time.monotonic())
+            self.publish(endpoints)
+            if self._telling:
+                await self._telling
+
+    async def _tell(self, written: tuple[str, ...]) -> None:
+        if failure := await self._run_command():
+            self._tell_again_at = time.monotonic() + RETRY_SECONDS
+            _log_failure(failure)
         else:
-            self.published = found
-            logger.info("endpoints: %s", ", ".join(found) or "none")
+            self.published, self._tell_again_at = written, 0.0
+            logger.info("endpoints: %s", ", ".join(written) or "none")
 
     async def _run_command(self) -> str:
         """Returns what went wrong, if anything."""
@@ -94,7 +115,11 @@ class Publisher:
         try:
             code = await asyncio.wait_for(process.wait(), COMMAND_SECONDS)
         except TimeoutError:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # the shell, and what it has started
             await process.wait()
             return f"the reload command took over {COMMAND_SECONDS} s"
         return f"the reload command ended with {code}" if code else ""
+
+
+def _log_failure(failure: str) -> None:
+    logger.error("%s; retrying in %d s", failure, RETRY_SECONDS)

@@ -85,7 +85,7 @@ class Command:
         for task in (draining, told_again):
             task.cancel()
         self._fleet.kill()
-        await self._fleet.publisher.publish([])
+        await self._fleet.publisher.last([])
 
     def _request_policy(self) -> None:
         self._is_told_to_read = True

@@ -83,14 +83,14 @@ class Fleet:
         for _ in range(-missing):
             self._retire(self._most_crowded())
         self._update_next()
-        await self.publisher.publish(self.ready)
+        self.publisher.publish(self.ready)
 
     async def stop(self) -> None:
         """Drain all replicas at once, and wait for their end."""
         for member in self._staying:
             self._retire(member)
         while self.members:
-            await self.publisher.publish(self.ready)
+            self.publisher.publish(self.ready)
             await asyncio.sleep(PAUSE_SECONDS)
 
     def kill(self) -> None:

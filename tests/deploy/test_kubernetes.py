@@ -2,7 +2,9 @@
 
 import base64
 import copy
+import re
 import shutil
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 import yaml
 
 from bench.server import serving
+from cartpole.metrics.routes import BATCH_ROUTES
 from cartpole.settings import BUNDLED_MODEL
 from cartpole.version import __version__
 from tests.support.manifests import (
@@ -27,6 +30,7 @@ from tests.support.manifests import (
 from tests.support.metrics import scrape
 from tests.support.needs import may_lack
 from tests.support.paths import GOLDEN
+from tests.support.v2 import INFER, infer
 
 PLAIN = [
     path
@@ -141,11 +145,14 @@ def test_autoscaler_reads_a_metric_of_the_service() -> None:
     (monitor,) = read((KUBERNETES / "service-monitor.yaml").read_text())
     with serving() as server:
         server.get(f"/inference?{GOLDEN}")
+        assert server.get("/v2/models/cartpole")[0] == 200  # no inference
+        url = f"http://127.0.0.1:{server.port}{INFER}"
+        assert urllib.request.urlopen(url, infer(), timeout=30).status == 200
         assert server.get(monitor["spec"]["endpoints"][0]["path"])[0] == 200
         series = {dict(labels).get("route") for found, labels in scrape(server) if found == name}
-    assert "/inference" in series
     for query in (rule["seriesQuery"], rule["metricsQuery"]):
-        assert 'route="/inference"' in query
+        (routes,) = re.findall(r'route=~"([^"]+)"', query)
+        assert {route for route in series if re.fullmatch(routes, str(route))} == {*BATCH_ROUTES}
 
 
 @may_lack("kubectl")

@@ -1,7 +1,7 @@
 """The files of endpoints, and the command that runs when they change."""
 
 import asyncio
-import shutil
+import math
 import subprocess
 from pathlib import Path
 
@@ -9,6 +9,8 @@ import pytest
 
 from cartpole.integrations import endpoints
 from cartpole.integrations.endpoints import Publisher, join, render_list, render_upstream
+from tests.support.needs import needs
+from tests.support.waiting import wait_until
 
 TWO = ["10.0.0.1:3000", "[fd00::1]:3001"]
 
@@ -18,7 +20,7 @@ def publisher(folder: Path, command: str = "") -> Publisher:
 
 
 def publish(told: Publisher, found: list[str]) -> None:
-    asyncio.run(told.publish(found))
+    asyncio.run(told.last(found))
 
 
 def test_an_ipv6_address_has_brackets() -> None:
@@ -30,7 +32,7 @@ def test_list_has_a_line_for_each() -> None:
     assert render_list([]) == ""
 
 
-@pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not on this machine")
+@needs("nginx")
 @pytest.mark.parametrize("found", [[], TWO[:1], TWO])
 def test_nginx_reads_the_upstream(tmp_path: Path, found: list[str]) -> None:
     (tmp_path / "upstream").write_text(render_upstream(found))
@@ -67,28 +69,81 @@ def test_files_are_replaced_and_not_written_in_place(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["list", "upstream"]
 
 
-def test_failed_command_is_tried_again(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_command_is_tried_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     told = publisher(tmp_path, f"test -e {tmp_path}/good")
     publish(told, TWO)
     assert told.published is None
     assert "the reload command ended with 1; retrying in 1 s" in caplog.messages
     (tmp_path / "good").touch()
-    publish(told, TWO)
-    assert told.published is None  # a second has not passed
-    monkeypatch.setattr(told, "_retry_at", 0.0)
+    due, told._tell_again_at = told._tell_again_at, math.inf
+    told.publish(TWO)  # not yet: without a loop, no command could be started
+    assert told.published is None
+    told._tell_again_at = due
     publish(told, TWO)
     assert told.published == tuple(TWO)
+
+
+def test_the_list_of_before_is_told_again_after_a_failure(tmp_path: Path) -> None:
+    """Others may have read what was published between."""
+
+    async def run() -> None:
+        told = publisher(
+            tmp_path, f"cat {tmp_path}/list >> {tmp_path}/told; test -e {tmp_path}/good"
+        )
+        (tmp_path / "good").touch()
+        await told.last(TWO[:1])
+        (tmp_path / "good").unlink()
+        told.publish(TWO)
+        assert told._telling
+        await told._telling
+        (tmp_path / "good").touch()
+        await told.last(TWO[:1])
+
+    asyncio.run(run())
+    assert (tmp_path / "told").read_text().split() == [TWO[0], *TWO, TWO[0]]
 
 
 def test_command_that_hangs_is_killed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(endpoints, "COMMAND_SECONDS", 0.1)
-    told = publisher(tmp_path, "exec sleep 1000")
+    told = publisher(tmp_path, f"sleep 1000 & echo $! > {tmp_path}/child; wait")
     publish(told, TWO)
     assert any("the reload command took over" in line for line in caplog.messages)
+    child = Path("/proc") / (tmp_path / "child").read_text().strip() / "stat"
+    wait_until(lambda: not child.exists() or ") Z " in child.read_text())
+
+
+def test_the_files_do_not_wait_for_the_command(tmp_path: Path) -> None:
+    """A dead replica leaves the list at once, whatever the command does."""
+
+    async def run() -> None:
+        told = publisher(tmp_path, f"echo >> {tmp_path}/begun; exec sleep 1000")
+        told.publish(TWO)
+        async with asyncio.timeout(30):
+            while not (tmp_path / "begun").exists():
+                await asyncio.sleep(0.01)
+        told.publish(TWO[:1])
+        assert (tmp_path / "list").read_text() == f"{TWO[0]}\n"
+        assert TWO[1] not in (tmp_path / "upstream").read_text()
+        assert (tmp_path / "begun").read_text() == "\n"  # one command at a time
+        assert told.published is None
+        assert told._telling
+        told._telling.cancel()
+
+    asyncio.run(run())
+
+
+def test_the_last_change_is_told_after_a_command_that_still_runs(tmp_path: Path) -> None:
+    async def run() -> None:
+        told = publisher(tmp_path, f"sleep 0.2; cat {tmp_path}/list >> {tmp_path}/told")
+        told.publish(TWO)
+        await asyncio.sleep(0)
+        await told.last([TWO[0]])
+        assert told.published == (TWO[0],)
+
+    asyncio.run(run())
+    assert (tmp_path / "told").read_text().split()[-1] == TWO[0]
 
 
 def test_full_disk_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

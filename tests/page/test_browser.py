@@ -97,41 +97,28 @@ def test_a_late_answer_stops_time_and_nothing_is_caught_up(live: LivePage) -> No
     assert live.most_steps(0.5) <= 25 + MOST_CAUGHT_UP
 
 
-@pytest.mark.parametrize(
-    ("act", "change"),
-    [
-        (lambda live: live.press("Push left"), (-PUSH, 0)),
-        (lambda live: live.press("Push right"), (PUSH, 0)),
-        (lambda live: live.press("Tilt left"), (0, -TILT)),
-        (lambda live: live.press("Tilt right"), (0, TILT)),
-        (lambda live: live.page.keyboard.press("ArrowRight"), (PUSH, 0)),
-        (lambda live: live.page.keyboard.press("Shift+ArrowLeft"), (0, -TILT)),
-        (lambda live: live.page.keyboard.press("Alt+Shift+ArrowUp"), (0, 0)),
-        (lambda live: live.page.keyboard.type("aprs PR"), (0, 0)),
-        (lambda live: click_stage(live, 0.1), (PUSH, 0)),
-        (lambda live: click_stage(live, 0.9), (-PUSH, 0)),
-    ],
-    ids=[
-        "push left",
-        "push right",
-        "tilt left",
-        "tilt right",
-        "arrow",
-        "shift and arrow",
-        "another key",
-        "letters",
-        "left of the cart",
-        "right of the cart",
-    ],
-)
-def test_what_pushes_and_by_how_much(
-    paused: LivePage, act: Callable[[LivePage], object], change: tuple[float, float]
-) -> None:
-    x, v, angle, rate = paused.observation
-    paused.page.evaluate("document.activeElement.blur()")
-    act(paused)
-    expected = (x, v + change[0], angle + change[1], rate)
-    assert paused.observation == pytest.approx(expected, abs=1e-12)
+PUSHES: dict[str, tuple[Callable[[LivePage], object], tuple[float, float]]] = {
+    "push left": (lambda live: live.press("Push left"), (-PUSH, 0)),
+    "push right": (lambda live: live.press("Push right"), (PUSH, 0)),
+    "tilt left": (lambda live: live.press("Tilt left"), (0, -TILT)),
+    "tilt right": (lambda live: live.press("Tilt right"), (0, TILT)),
+    "arrow": (lambda live: live.page.keyboard.press("ArrowRight"), (PUSH, 0)),
+    "shift and arrow": (lambda live: live.page.keyboard.press("Shift+ArrowLeft"), (0, -TILT)),
+    "another key": (lambda live: live.page.keyboard.press("Alt+Shift+ArrowUp"), (0, 0)),
+    "letters": (lambda live: live.page.keyboard.type("aprs PR"), (0, 0)),
+    "left of the cart": (lambda live: click_stage(live, 0.1), (PUSH, 0)),
+    "right of the cart": (lambda live: click_stage(live, 0.9), (-PUSH, 0)),
+}
+
+
+def test_what_pushes_and_by_how_much(paused: LivePage) -> None:
+    """One after the other: each adds to the velocity (m/s) and the angle (rad)."""
+    for name, (act, (push, tilt)) in PUSHES.items():
+        x, v, angle, rate = paused.observation
+        paused.page.evaluate("document.activeElement.blur()")
+        act(paused)
+        expected = (x, v + push, angle + tilt, rate)
+        assert paused.observation == pytest.approx(expected, abs=1e-12), name
 
 
 def click_stage(live: LivePage, share: float) -> None:

@@ -73,7 +73,7 @@ def one_episode(url: str, path: Path) -> dict[str, Any]:
 
 def evaluating(server: Server, path: Path) -> subprocess.Popen[str]:
     """The command itself, some way into a run that it would need seconds for."""
-    flags = ["--url", f"http://127.0.0.1:{server.port}", "--episodes", "40", "--json", str(path)]
+    flags = ["--url", f"http://127.0.0.1:{server.port}", "--episodes", "16", "--json", str(path)]
     command = [sys.executable, str(ROOT / "tools/evaluate.py"), *flags]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -86,7 +86,7 @@ def assert_nothing_missing(process: subprocess.Popen[str], path: Path) -> None:
     output, errors = process.communicate(timeout=120)
     assert (process.returncode, errors) == (0, "")
     figures = json.loads(path.read_text())
-    assert figures["returns"] == [500.0] * 40
+    assert figures["returns"] == [500.0] * 16
     assert figures["repeats"] > 0
     assert f"repeats              {figures['repeats']}\n" in output
 
