@@ -1,7 +1,7 @@
 """`make bench-growth`: what each step beyond one worker costs, in processor time and latency.
 
-All processes of a case share core 0; wrk has core 1. Ray's two nodes hold one replica. What the
-processes use without requests is part of the figures, and stands below them.
+All processes of a case share core 0; wrk has core 1. Ray has two nodes and one replica. The time
+that the processes take without requests is part of the figures; it is shown below them.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from bench.record import RESULTS
 from bench.server import free_port, serving
 from bench.sessions import end_session
 from bench.tables import ByServer, tables
-from bench.wrk import measure
+from bench.wrk import Figures, measure
 from cartpole.settings import BUNDLED_MODEL
 
 START_SECONDS = 120
@@ -160,6 +160,14 @@ CASES: dict[str, Callable[[], AbstractContextManager[Running]]] = {
 }
 
 
+def measure_all(url: str, pids: list[int], connections: int, seconds: int) -> Figures:
+    """The figures of a load, with the processor time of all these processes."""
+    used = sum(map(cpu_seconds, pids))
+    figures = measure(url, 0, connections, seconds)
+    requests = figures.requests_per_second * seconds
+    return replace(figures, cpu=(sum(map(cpu_seconds, pids)) - used) / requests * 1e6)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
@@ -179,12 +187,8 @@ def main() -> int:
             measure(url, 0, 8, 1)  # warms up
             for _ in range(arguments.rounds):
                 for connections in CONNECTIONS:
-                    used = sum(map(cpu_seconds, pids))
-                    figures = measure(url, 0, connections, arguments.seconds)
-                    requests = figures.requests_per_second * arguments.seconds
-                    cpu = (sum(map(cpu_seconds, pids)) - used) / requests * 1e6
                     found = results[str(connections)].setdefault(name, [])
-                    found.append(replace(figures, cpu=cpu))
+                    found.append(measure_all(url, pids, connections, arguments.seconds))
         print(name, flush=True)
     how = f"Medians of {arguments.rounds} rounds of {arguments.seconds} s. {describe()}"
     rest = ", ".join(f"{name} {cores:.3f}" for name, cores in idle.items())

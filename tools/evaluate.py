@@ -23,6 +23,7 @@ from tools.closed_loop import LONGEST_EPISODE, NoAnswer, Results, drive
 
 SOLVED = 475.0  # gymnasium's own reward threshold of CartPole-v1
 BELOW, USAGE, NO_ANSWER, INTERRUPTED = 1, 2, 3, 130
+RAISES = signal.default_int_handler  # KeyboardInterrupt
 
 
 @contextmanager
@@ -35,7 +36,7 @@ def service(url: str | None) -> Iterator[str]:
     if url:
         yield url
         return
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave no service behind
+    previous = signal.signal(signal.SIGTERM, RAISES)  # leave no service behind
     try:
         with serving("--host", "127.0.0.1") as server:
             yield f"http://127.0.0.1:{server.port}"
@@ -48,7 +49,7 @@ def service(url: str | None) -> Iterator[str]:
 def run_until_interrupted(drives: Callable[[], Coroutine[None, None, Results]]) -> Results:
     """asyncio.run, but cancelled by a signal that would raise KeyboardInterrupt.
 
-    Raised in the middle of a task, that leaves the loop with work that it complains about.
+    Raised in the middle of a task, KeyboardInterrupt leaves the loop tasks that it complains about.
 
     Raises:
         KeyboardInterrupt: there was such a signal, and now nothing runs.
@@ -63,10 +64,8 @@ def run_until_interrupted(drives: Callable[[], Coroutine[None, None, Results]]) 
 
     async def cancellable() -> Results:
         nonlocal cancel
-        task, loop = (
-            cast("asyncio.Task[Results]", asyncio.current_task()),
-            asyncio.get_running_loop(),
-        )
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        assert task
         cancel = partial(loop.call_soon_threadsafe, task.cancel)
         if asked:
             task.cancel()
@@ -75,8 +74,7 @@ def run_until_interrupted(drives: Callable[[], Coroutine[None, None, Results]]) 
         finally:
             cancel = None
 
-    raises = signal.default_int_handler
-    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is raises]
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is RAISES]
     for number in numbers:
         signal.signal(number, handle)
     try:
@@ -85,7 +83,7 @@ def run_until_interrupted(drives: Callable[[], Coroutine[None, None, Results]]) 
         raise KeyboardInterrupt from None
     finally:
         for number in numbers:
-            signal.signal(number, raises)
+            signal.signal(number, RAISES)
 
 
 def evaluate(url: str, episodes: int, seed: int, concurrency: int) -> Results:
