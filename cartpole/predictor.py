@@ -33,6 +33,7 @@ __all__ = [
     "Observation",
     "Policy",
     "Predictor",
+    "checked",
     "load",
     "load_engine",
     "set_threads",
@@ -82,7 +83,7 @@ class Predictor:
         Raises:
             ValueError: a value is not finite as float32.
         """
-        return self.predict(_checked((position, velocity, angle, angular_velocity)))
+        return self.predict(checked((position, velocity, angle, angular_velocity)))
 
     def batch(self, observations: Sequence[Sequence[float]] | Array) -> list[Logits]:
         """The logits (left, right) of each row of float[n, 4], in order.
@@ -95,10 +96,10 @@ class Predictor:
         """
         rows: Iterable[Sequence[float]]
         rows = observations if isinstance(observations, Sequence) else observations.tolist()
-        checked = [_checked(row, number) for number, row in enumerate(rows)]
+        found = [checked(row, number) for number, row in enumerate(rows)]
         logits: list[Logits] = []
-        for start in range(0, len(checked), MAX_ROWS):
-            logits += self.predict_all(checked[start : start + MAX_ROWS])
+        for start in range(0, len(found), MAX_ROWS):
+            logits += self.predict_all(found[start : start + MAX_ROWS])
         return logits
 
     def predict(self, observation: Observation) -> Logits:
@@ -177,7 +178,15 @@ def load(path: Path | str = BUNDLED_MODEL, engine: str = "torchscript") -> Predi
     return Predictor(load_engine(Path(path), engine))
 
 
-def _checked(row: Sequence[float], number: int | None = None) -> Observation:
+def checked(row: Sequence[float], number: int | None = None) -> Observation:
+    """The row as an observation.
+
+    Args:
+        number: of the row among others, for the error.
+
+    Raises:
+        ValueError: it has not four values, or one that is not finite as float32.
+    """
     where = "" if number is None else f"row {number}: "
     try:
         position, velocity, angle, angular_velocity = map(float, row)

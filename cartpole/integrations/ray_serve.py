@@ -13,7 +13,15 @@ from starlette.responses import Response
 from cartpole.api.inference import Inference, Query
 from cartpole.api.observation import BadObservation, parse
 from cartpole.api.responses import Answer, headers, render_error
-from cartpole.predictor import MAX_ROWS, Logits, Predictor, load_engine, set_threads
+from cartpole.predictor import (
+    MAX_ROWS,
+    Logits,
+    Observation,
+    Predictor,
+    checked,
+    load_engine,
+    set_threads,
+)
 from cartpole.settings import BUNDLED_MODEL
 
 
@@ -55,12 +63,36 @@ class Cartpole:
 
         Raises:
             ValueError: a value is not finite as float32.
+            Exception: whatever the policy's forward raises for it.
         """
-        return self._inference.predictor(position, velocity, angle, angular_velocity)
+        observation = checked((position, velocity, angle, angular_velocity))
+        found: Logits | Exception = await self._predict_all(observation)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    @serve.batch(max_batch_size=MAX_ROWS, batch_wait_timeout_s=0.0)  # type: ignore[untyped-decorator]
+    async def _predict_all(self, observations: list[Observation]) -> list[Logits | Exception]:
+        return predict_each(self._inference.predictor, observations)
 
     @serve.batch(max_batch_size=MAX_ROWS, batch_wait_timeout_s=0.0)  # type: ignore[untyped-decorator]
     async def _answer_all(self, queries: list[Query]) -> list[Answer]:
         return self._inference.answer_all(queries)
+
+
+def predict_each(predictor: Predictor, observations: list[Observation]) -> list[Logits | Exception]:
+    """By one forward; where that raises, each alone, since it may raise for one of them only."""
+    try:
+        return list(predictor.predict_all(observations))
+    except Exception:
+        return [_attempt(predictor, observation) for observation in observations]
+
+
+def _attempt(predictor: Predictor, observation: Observation) -> Logits | Exception:
+    try:
+        return predictor.predict(observation)
+    except Exception as error:
+        return error
 
 
 def _response(status: int, body: bytes, extra: Mapping[str, str] | None = None) -> Response:

@@ -7,6 +7,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from bench.ray_nodes import Cluster
 from bench.server import free_port
 from bench.sessions import end_session
+from cartpole.predictor import Logits, Observation, load
 from tests.cluster.command import SECONDS
 from tests.support.paths import GOLDEN, ROOT
 
@@ -25,7 +27,15 @@ import sys, ray
 from ray import serve
 ray.init(address=sys.argv[1], logging_level="ERROR", log_to_driver=False)
 handle = serve.get_app_handle("cartpole")
-print(*handle.predict.remote(0.0, 0.0, -1.0, 0.0).result())
+asked = [handle.predict.remote(0.0, 0.0, -1.0, 0.0) for _ in range(50)]
+bad = handle.predict.remote(0.0, 0.0, float("nan"), 0.0)
+found = {response.result() for response in asked}
+try:
+    bad.result()
+except ValueError as error:
+    assert "finite as float32" in str(error), error
+    (logits,) = found
+    print(*logits)
 """
 
 
@@ -89,6 +99,29 @@ def test_same_bytes_as_the_service(url: str, answer: bytes) -> None:
 def test_errors(url: str, method: str, target: str, status: int, error: str) -> None:
     found, body = get(url, target, method)
     assert (found, json.loads(body)) == (status, {"error": error})
+
+
+def test_calls_by_handle_share_a_forward_and_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Ray's
+        from cartpole.integrations.ray_serve import predict_each
+
+    def forwards(observations: list[Observation]) -> list[Logits]:
+        forwarded.append(len(observations))
+        if any(row[0] == 7 for row in observations):
+            raise ZeroDivisionError
+        return real(observations)
+
+    predictor = load()
+    real, forwarded = predictor.predict_all, list[int]()
+    monkeypatch.setattr(predictor, "predict_all", forwards)
+    monkeypatch.setattr(predictor, "predict", lambda observation: forwards([observation])[0])
+    row: Observation = (0.0, 0.0, -1.0, 0.0)
+    assert predict_each(predictor, [row] * 3) == real([row]) * 3
+    assert forwarded == [3]
+    one, failed, other = predict_each(predictor, [row, (7.0, 0.0, -1.0, 0.0), row])
+    assert [one, other] == real([row]) * 2
+    assert isinstance(failed, ZeroDivisionError)
 
 
 def test_other_applications_use_a_handle(url: str, cluster: Cluster, answer: bytes) -> None:
