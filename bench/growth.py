@@ -16,7 +16,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from bench.record import RESULTS
 from bench.server import free_port, serving
 from bench.sessions import end_session
 from bench.tables import ByServer, tables
-from bench.wrk import Figures, measure
+from bench.wrk import measure
 from cartpole.settings import BUNDLED_MODEL
 
 START_SECONDS = 120
@@ -103,9 +103,9 @@ def idle_cores(pids: list[int]) -> float:
     """
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
-        used = sum(map(cpu_seconds, pids))
+        used = cpu_seconds(*pids)
         time.sleep(IDLE_SECONDS)
-        cores = (sum(map(cpu_seconds, pids)) - used) / IDLE_SECONDS
+        cores = (cpu_seconds(*pids) - used) / IDLE_SECONDS
         if cores <= CALM:
             return cores
     raise RuntimeError(f"{cores:.2f} cores are used without requests")
@@ -160,14 +160,6 @@ CASES: dict[str, Callable[[], AbstractContextManager[Running]]] = {
 }
 
 
-def measure_all(url: str, pids: list[int], connections: int, seconds: int) -> Figures:
-    """The figures of a load, with the processor time of all these processes."""
-    used = sum(map(cpu_seconds, pids))
-    figures = measure(url, 0, connections, seconds)
-    requests = figures.requests_per_second * seconds
-    return replace(figures, cpu=(sum(map(cpu_seconds, pids)) - used) / requests * 1e6)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
@@ -184,11 +176,11 @@ def main() -> int:
     for name in arguments.only or CASES:
         with CASES[name]() as (url, pids):
             idle[name] = idle_cores(pids)
-            measure(url, 0, 8, 1)  # warms up
+            measure(url, pids, 8, 1)  # warms up
             for _ in range(arguments.rounds):
                 for connections in CONNECTIONS:
                     found = results[str(connections)].setdefault(name, [])
-                    found.append(measure_all(url, pids, connections, arguments.seconds))
+                    found.append(measure(url, pids, connections, arguments.seconds))
         print(name, flush=True)
     how = f"Medians of {arguments.rounds} rounds of {arguments.seconds} s. {describe()}"
     rest = ", ".join(f"{name} {cores:.3f}" for name, cores in idle.items())

@@ -45,10 +45,10 @@ def str_nanoseconds() -> float:
     )
 
 
-def cpu_seconds(pid: int) -> float:
-    """User and system time so far of a process and its descendants."""
+def cpu_seconds(*pids: int) -> float:
+    """User and system time so far of processes and their descendants; 0 for those that ended."""
     ticks = 0
-    for process in [pid, *descendants(pid)]:
+    for process in [one for pid in pids for one in (pid, *descendants(pid))]:
         try:
             fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):

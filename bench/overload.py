@@ -118,7 +118,7 @@ def overload(http: str, seconds: float) -> None:
         url, pid = f"http://127.0.0.1:{server.port}", server.process.pid
 
         def closed_loop(connections: int, seconds: float) -> float:
-            return measure(url, pid, connections, round(seconds)).requests_per_second
+            return measure(url, [pid], connections, round(seconds)).requests_per_second
 
         peak = closed_loop(64, PEAK_SECONDS)
         rates: list[float] = []

@@ -50,9 +50,9 @@ def run(place: Place, poll: str, flags: list[str], seconds: int, results: Result
         while f"cartpole_workers {place.workers}.0".encode() not in server.get("/metrics")[1]:
             time.sleep(0.1)
         url, pid = f"http://127.0.0.1:{server.port}", server.process.pid
-        measure(url, pid, 8, 1)  # warms up
+        measure(url, [pid], 8, 1)  # warms up
         for connections in place.connections:
-            figures = measure(url, pid, connections, seconds, cpu=place.client_cpu)
+            figures = measure(url, [pid], connections, seconds, cpu=place.client_cpu)
             pattern = f"{connections} connections" if connections > 1 else "1 connection"
             results.setdefault((place.name, pattern), {}).setdefault(poll, []).append(figures)
         for rate in place.rates:

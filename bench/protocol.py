@@ -51,7 +51,7 @@ def run(load: Load, server: Server, seconds: int) -> float:
     os.environ["ROWS"] = str(load.rows)
     url = f"http://127.0.0.1:{server.port}"
     options: Sequence[str] = INFER if load.rows else ()
-    return measure(url, server.process.pid, load.connections, seconds, options).cpu
+    return measure(url, [server.process.pid], load.connections, seconds, options).cpu
 
 
 def table(results: Results) -> str:

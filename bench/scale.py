@@ -38,7 +38,7 @@ def many_connections() -> str:
         url, pid = f"http://127.0.0.1:{server.port}", server.process.pid
         for _ in range(ROUNDS):
             for connections, values in cpu.items():
-                values.append(measure(url, pid, connections, SECONDS).cpu)
+                values.append(measure(url, [pid], connections, SECONDS).cpu)
     few, many = (statistics.median(values) for values in cpu.values())
     return (
         f"CPU per request: {few:.1f} µs with 64 connections, {many:.1f} µs with 1,000 "
@@ -81,7 +81,7 @@ def prepared(statement: str) -> Iterator[Server]:
     """The service, started after this statement has run in its process."""
     program = f"import gc, sys; {statement or 'pass'}\nfrom cartpole.serve import main; main()"
     with serving(command=[sys.executable, "-c", program, *SERVE[3:]], cpu=SERVER_CPU) as server:
-        measure(f"http://127.0.0.1:{server.port}", 0, 64, 1)  # warms up
+        measure(f"http://127.0.0.1:{server.port}", [], 64, 1)  # warms up
         yield server
 
 
@@ -109,7 +109,7 @@ def counting() -> str:
         for statement, values in cpu.items():
             with prepared(statement) as server:
                 url, pid = f"http://127.0.0.1:{server.port}", server.process.pid
-                values.append(measure(url, pid, 64, SECONDS).cpu)
+                values.append(measure(url, [pid], 64, SECONDS).cpu)
     counted, not_counted = (statistics.median(values) for values in cpu.values())
     share = counted / not_counted - 1
     return (
@@ -139,7 +139,7 @@ def workers() -> str:
                 while f"cartpole_workers {number}.0".encode() not in server.get("/metrics")[1]:
                     time.sleep(0.1)
                 client = CLIENT_CPU if core is not None else None
-                cpu[name].append(measure(url, pid, connections, SECONDS, cpu=client).cpu)
+                cpu[name].append(measure(url, [pid], connections, SECONDS, cpu=client).cpu)
                 memory[number] = sum(map(proportional, [pid, *descendants(pid)])) / 2**20
     medians = {name: statistics.median(values) for name, values in cpu.items()}
     shown = "; ".join(f"{name} {value:.1f} µs" for name, value in medians.items())

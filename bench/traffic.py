@@ -100,9 +100,9 @@ def at_rate(url: str, pid: int, rate: int, seconds: int, connections: int = 1) -
     A server that does not keep up has no latencies: they are NaN.
     """
     options = [f"-c{connections}", f"--rps={rate / connections:g}", f"--duration={seconds}"]
-    before = cpu_seconds(pid) if pid else 0.0
+    before = cpu_seconds(pid)
     latencies = h2load(url, *options)
-    used = cpu_seconds(pid) - before if pid else 0.0
+    used = cpu_seconds(pid) - before
     if len(latencies) < 0.95 * rate * seconds:
         return Figures(len(latencies) / seconds, nan, nan, nan)
     cuts = statistics.quantiles(latencies, n=100)
@@ -135,13 +135,13 @@ def h2load(url: str, *options: str) -> list[float]:
 def run(pattern: Pattern, contender: Contender, url: str, pid: int, seconds: int) -> Figures:
     if pattern.requests:
         figures = first(url, pattern.requests)
-        measure(url, pid, 8, WARM_UP_SECONDS)  # for the other patterns
+        measure(url, [pid], 8, WARM_UP_SECONDS)  # for the other patterns
         return figures
     if pattern.rate:
         # Enough requests for a 99th percentile at low rates.
         return at_rate(url, pid, pattern.rate, max(seconds, 200 // pattern.rate))
     options = ("-s", str(PEERS / "post.lua")) if contender.post else pattern.options
-    return measure(url, pid, pattern.connections, seconds, options)
+    return measure(url, [pid], pattern.connections, seconds, options)
 
 
 def rounds(
@@ -166,7 +166,7 @@ def rounds(
                 ]
                 if not measured[0][1].requests:
                     options = ("-s", str(PEERS / "post.lua")) if contender.post else ()
-                    measure(url, pid, 8, WARM_UP_SECONDS, options)
+                    measure(url, [pid], 8, WARM_UP_SECONDS, options)
                 for by_server, pattern in measured:
                     figures = run(pattern, contender, url, pid, seconds)
                     by_server.setdefault(contender.name, []).append(figures)

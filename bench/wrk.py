@@ -23,7 +23,7 @@ class Figures:
 
 def measure(
     url: str,
-    pid: int,
+    pids: Sequence[int],
     connections: int,
     seconds: int,
     options: Sequence[str] = (),
@@ -32,7 +32,7 @@ def measure(
     """Load a server with wrk.
 
     Args:
-        pid: of the server, whose processor time is measured; 0 if it is not known.
+        pids: of the server, whose processor time is measured; none, or 0, if it is not known.
         options: of wrk, such as a script or headers.
         cpu: the core that wrk runs on; None: any core.
 
@@ -44,9 +44,9 @@ def measure(
         command = ["taskset", "-c", str(cpu), *command]
     command += ["--latency", f"{url}/inference?{QUERY}"]
     command += options
-    before = cpu_seconds(pid) if pid else 0.0
+    before = cpu_seconds(*pids)
     shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    used = cpu_seconds(pid) - before if pid else 0.0
+    used = cpu_seconds(*pids) - before
     if "Non-2xx" in shown or "Socket errors" in shown:
         raise RuntimeError(shown)
     return read_wrk(shown, used)

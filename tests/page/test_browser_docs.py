@@ -70,4 +70,6 @@ def test_it_says_when_the_document_is_not_there(server: Server, open_page: Open)
     page: Page = open_page(server, recording=False, opening=False).page
     page.route("**/openapi.json", lambda route: route.abort())
     page.goto(f"http://127.0.0.1:{server.port}/docs")
-    page.get_by_text("openapi.json can't be read").wait_for()
+    message = page.get_by_text("openapi.json can't be read")
+    message.wait_for()
+    assert message.is_visible()
