@@ -14,18 +14,17 @@ from urllib.parse import parse_qs
 import httptools
 import pyperf
 import torch
-import uvicorn
 from uvicorn.server import ServerState
 
 from cartpole.api.inference import Inference
 from cartpole.api.observation import NAMES, parse
 from cartpole.api.responses import render
 from cartpole.app import create_app
-from cartpole.http.changing_headers import gap_between
-from cartpole.http.fast import FastConnection
+from cartpole.http.connection import Connection
+from cartpole.http.known_heads import KnownHeads
 from cartpole.http.limits import ClientLimits
-from cartpole.http.plain_headers import Plain, PlainHeaders
-from cartpole.http.shared import share
+from cartpole.http.responses import KEPT
+from cartpole.http.shared import Shared
 from cartpole.policy.contract import Engine, Logits
 from cartpole.policy.engine import make_engine, set_threads
 from cartpole.policy.loading import load
@@ -78,18 +77,19 @@ def check_by_comparison(block: bytes) -> Callable[[], Any]:
     """Whether a request has the header block of the previous one."""
     end = b" HTTP/1.1\r\n" + block
     request = b"GET /inference?" + QUERY + end
-    assert PlainHeaders().classify(end) is Plain.KEPT
     return lambda: request.endswith(end) and request.startswith(b"GET /inference?")
 
 
 def check_changed(block: bytes) -> Callable[[], Any]:
     """The same for a request with another value in one header."""
+    start = b"GET /inference?" + QUERY
     first, second, third = (
-        b" HTTP/1.1\r\ntraceparent: 00-%032d-01\r\n" % number + block for number in range(3)
+        start + b" HTTP/1.1\r\ntraceparent: 00-%032d-01\r\n" % number + block for number in range(3)
     )
-    gap = gap_between(first, second)
-    assert gap.query_end(b"q" + third, 0) == 1
-    return partial(gap.query_end, b"q" + third, 0)
+    heads = KnownHeads()
+    heads.learn(first, KEPT)
+    assert heads.find(second) == heads.find(third) == (len(start), KEPT)
+    return partial(heads.find, third)
 
 
 def check_by_llhttp(block: bytes) -> Callable[[], Any]:
@@ -115,13 +115,11 @@ class Sink(asyncio.Transport):
 def fast_path(engine: Engine) -> Callable[[], Any]:
     """One request, from its bytes to the bytes of its answer, without a socket."""
     inference = Inference(Predictor(engine))
-    config = uvicorn.Config(create_app(inference), lifespan="off", ws="none", log_config=None)
-    config.load()
     loop = asyncio.new_event_loop()
-    shared = share(ClientLimits(), inference, fast=True)
-    shared.start(loop)
+    shared = Shared(ClientLimits(), inference, create_app(inference), {}, is_fast=True)
+    shared.start(loop, ServerState())
     turns = shared.turns
-    connection, transport = FastConnection(shared, config, ServerState(), {}, loop), Sink()
+    connection, transport = Connection(shared), Sink()
     connection.connection_made(transport)
     connection.data_received(REQUEST)
     turns.end()

@@ -14,7 +14,7 @@ from bench.stages import WAIT
 from cartpole import serve
 from cartpole.api.inference import Inference
 from cartpole.http.batcher import Batcher
-from cartpole.http.fast import FastConnection
+from cartpole.http.connection import Connection
 from cartpole.predictor import Predictor
 
 clock = time.perf_counter_ns
@@ -66,8 +66,8 @@ def stages() -> dict[str, float]:
 
 def main() -> None:
     path, flags = Path(sys.argv[1]), sys.argv[2:]
-    FastConnection.data_received = timed(  # type: ignore[method-assign]
-        "read and parse", FastConnection.data_received
+    Connection.data_received = timed(  # type: ignore[method-assign]
+        "read and parse", Connection.data_received
     )
     Batcher.flush = timed("write", Batcher.flush)  # type: ignore[method-assign]
     clock_waiting()

@@ -131,7 +131,8 @@ def test_metrics_are_those_rendered() -> None:
 
 def test_rejections_are_listed() -> None:
     _, _, text = (ROOT / "docs/api.md").read_text().partition("## Requests that reach no route")
-    assert [int(status) for status in re.findall(r"^\| (\d+) \|", text, re.M)] == sorted(REJECTIONS)
+    listed = [int(status) for status in re.findall(r"^\| (\d+) \|", text, re.M)]
+    assert listed == [int(each.status) for each in REJECTIONS]
 
 
 def test_conformance_lists_every_case() -> None:

@@ -84,6 +84,7 @@ def test_serving_needs_only_what_it_should() -> None:
         "starlette",
         "click",
         "uvicorn[standard]",
+        "httptools",
         "orjson",
         "torch",
         "prometheus-client",

@@ -6,10 +6,10 @@ between its steps.
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from time import perf_counter_ns as clock
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from starlette.types import Receive, Scope, Send
@@ -190,6 +190,9 @@ class BatchEndpoint(ABC, Generic[AnyBatch]):
         self._failures.record(error)
         status, body = INTERNAL_ERROR
         return status, body, headers(len(body))
+
+
+Endpoints = Mapping[str, BatchEndpoint[Any]]  # by path
 
 
 def _is_heavy(head: BodyHead, body: bytes) -> bool:

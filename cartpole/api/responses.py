@@ -7,7 +7,6 @@ Headers = list[tuple[bytes, bytes]]
 Answer = tuple[int, bytes]  # status and JSON body
 
 NO_SNIFF = (b"x-content-type-options", b"nosniff")
-CLOSE = (b"connection", b"close")
 
 
 def render(left: float, right: float) -> bytes:

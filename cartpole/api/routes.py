@@ -8,9 +8,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from cartpole.api.batches import Batches
+from cartpole.api.batches import Endpoints
 from cartpole.api.inference import Inference
-from cartpole.api.post_inference import PostInference
 from cartpole.api.responses import INTERNAL_ERROR, headers, render_error, respond
 from cartpole.metrics.prometheus import PolicyInfo, render_metrics
 from cartpole.predictor import Predictor
@@ -61,22 +60,26 @@ class Metrics:
 class GetOrPost:
     """/inference: one observation by GET, many by POST."""
 
-    def __init__(self, inference: Inference, post: PostInference) -> None:
+    def __init__(self, inference: Inference, post: ASGIApp) -> None:
         self._inference, self._post = inference, post
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        endpoint: ASGIApp = self._post if scope["method"] == "POST" else self._inference
+        endpoint = self._post if scope["method"] == "POST" else self._inference
         await endpoint(scope, receive, send)
 
 
-def routes(batches: Batches, ready: Ready) -> list[Route]:
-    inference = batches.inference
+def routes(inference: Inference, ready: Ready, batches: Endpoints) -> list[Route]:
+    """The routes of the service's own API.
+
+    Args:
+        batches: the endpoints that answer many rows, by path.
+    """
     endpoints: dict[str, ASGIApp] = {
         "/health/live": Live(),
         "/health/ready": ready,
         "/metrics": Metrics(inference.predictor),
     }
-    both = GetOrPost(inference, PostInference(batches))
+    both = GetOrPost(inference, batches["/inference"])
     return [
         Route("/inference", both, methods=[*METHODS, "POST"]),
         *(Route(path, endpoint, methods=METHODS) for path, endpoint in endpoints.items()),

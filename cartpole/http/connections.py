@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from enum import Enum
+from typing import Any, Protocol
 
-from cartpole.http.clock import Clock
-from cartpole.http.failures import ConnectionFailures
+from uvicorn.server import ServerState
+
 from cartpole.http.limits import ClientLimits
 from cartpole.http.polling import Polling
-from cartpole.http.rejections import RejectionLog
+from cartpole.logs import Failures
 from cartpole.metrics.counters import WorkerCounters
+from cartpole.metrics.rejection_log import RejectionLog
 
 # Connections past the limit that may still ask for the health. Any more are closed at once.
 HEALTH_RESERVE = 16
@@ -19,11 +21,19 @@ UNFINISHED_GRACE_SECONDS = 3
 IDLE_GRACE_SECONDS = 1  # after the stop: for a request that is on its way on an idle connection
 
 
-class Connection(Protocol):
+class Admission(Enum):
+    """What a connection may ask."""
+
+    ALL = "within the limit"
+    HEALTH = "past the limit, within the reserve"
+    NOTHING = "past both"
+
+
+class Open(Protocol):
     """An HTTP connection, or a TLS connection during its handshake."""
 
     def check_time(self) -> None: ...
-
+    def shutdown(self) -> None: ...
     def abort(self) -> None: ...
 
 
@@ -38,66 +48,66 @@ class Connections:
     def __init__(
         self,
         limits: ClientLimits,
-        clock: Clock,
         counters: WorkerCounters,
         flush: Callable[[], None],
-        failures: ConnectionFailures,
+        failures: Failures,
         polling: Polling,
     ) -> None:
         self.is_stopping = False
-        self.rejections = RejectionLog(clock, counters)
-        self._limits, self._clock, self._counters = limits, clock, counters
+        self.rejections = RejectionLog(counters)
+        self._limits, self._counters = limits, counters
         self._flush, self._failures, self._polling = flush, failures, polling
-        self._open: set[Connection] = set()
-        self._stopped_at = 0
+        self._open: set[Any] = set()
+        self._seconds_stopping = 0
         self._grow: Callable[[int], object] = int  # does nothing
 
     def on_growth(self, grow: Callable[[int], object]) -> None:
         """Call this with the number of open connections, at each new one, until the stop."""
         self._grow = grow
 
-    def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        loop.call_later(1, self._sweep, loop)
+    def start(self, state: ServerState) -> None:
+        """Keep the open connections where uvicorn's server looks for them when it stops."""
+        self._open = state.connections
 
-    def add(self, connection: Connection) -> int:
-        """Count a new connection. Returns by how many the limit is exceeded with it."""
-        if connection in self._open:  # TLS: it was counted before its handshake
-            return 0
+    def admit(self, connection: Open) -> Admission:
+        """Count a new connection, and say what it may ask."""
         self._open.add(connection)
-        self._counters.record_connections(len(self._open), accepted=1)
+        number = len(self._open)
+        self._counters.record_connections(number, accepted=1)
         if not self.is_stopping:
-            self._grow(len(self._open))
-        return len(self._open) - self._limits.connections
+            self._grow(number)
+        if number <= self._limits.connections:
+            return Admission.ALL
+        is_within = number <= self._limits.connections + HEALTH_RESERVE
+        return Admission.HEALTH if is_within else Admission.NOTHING
 
-    def is_one(self) -> bool:
-        return len(self._open) == 1
-
-    def are_full(self) -> bool:
-        return len(self._open) >= self._limits.connections
-
-    def replace(self, former: Connection, connection: Connection) -> None:
-        """This connection takes the place of a former one, such as a TLS handshake that is done."""
-        self._open.discard(former)
+    def replace(self, handshake: Open, connection: Open) -> None:
+        """A TLS handshake is done: the HTTP connection takes its place."""
+        self._open.discard(handshake)
         self._open.add(connection)
 
-    def remove(self, connection: Connection) -> None:
+    def remove(self, connection: Open) -> None:
         self._open.discard(connection)
         self._counters.record_connections(len(self._open))
         if not self._open:
             self._polling.stop()
 
+    def is_one(self) -> bool:
+        return len(self._open) == 1
+
     def any_open(self) -> bool:
         return bool(self._open)
 
-    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
-        loop.call_later(1, self._sweep, loop)  # first, since the rest could raise
+    def sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Tick once a second from now on."""
+        loop.call_later(1, self.sweep, loop)  # first, since the rest could raise
         self.tick()
 
     def tick(self) -> None:
         """A second has passed: end what has taken too long."""
         self._counters.heartbeat()
         self._flush()  # what has been read already is in time
-        self._clock.now += 1
+        self._seconds_stopping += self.is_stopping
         for connection in tuple(self._open):
             try:
                 connection.check_time()
@@ -108,10 +118,11 @@ class Connections:
     def stop(self) -> None:
         """Answer what still comes. Each answer is the last on its connection."""
         self.is_stopping = True
-        self._stopped_at = self._clock.now
+        for connection in tuple(self._open):
+            connection.shutdown()
 
     def idle_grace_is_over(self) -> bool:
-        return self.is_stopping and self._clock.now - self._stopped_at > IDLE_GRACE_SECONDS
+        return self._seconds_stopping > IDLE_GRACE_SECONDS
 
     def unfinished_grace_is_over(self) -> bool:
-        return self.is_stopping and self._clock.now - self._stopped_at > UNFINISHED_GRACE_SECONDS
+        return self._seconds_stopping > UNFINISHED_GRACE_SECONDS

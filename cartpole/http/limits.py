@@ -8,9 +8,10 @@ class ClientLimits:
     """Bounds on one client's memory and time; the settings have the same names.
 
     Attributes:
-        head_bytes: of a request's head, then 431.
+        head_bytes: of a request's head, from the method to the empty line, and of its trailers
+            with it; then 431.
         head_seconds: to send a request's head, then 408; for a TLS handshake too.
-        body_bytes: of a request's body, then 413.
+        body_bytes: of a request's body with its chunk extensions, then 413.
         keep_alive_seconds: that an idle connection is kept.
         connections: open at a time in this process, then 503.
     """

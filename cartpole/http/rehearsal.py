@@ -8,13 +8,13 @@ from time import perf_counter_ns as clock
 from time import thread_time
 from typing import Any
 
-import uvicorn
+from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from cartpole.api.forward_failures import ForwardFailures
 from cartpole.api.inference import Inference
-from cartpole.http.connection import HttpConnection
-from cartpole.http.shared import Shared, share
+from cartpole.http.connection import Connection
+from cartpole.http.shared import Shared
 from cartpole.predictor import Predictor
 
 # Chosen from the curve of bench/traffic.py (docs/rehearsal.md): caches are cold after some
@@ -47,31 +47,19 @@ class Rehearsal:
     transport are its own, so a rehearsal is counted nowhere and answers nobody.
     """
 
-    def __init__(
-        self,
-        shared: Shared,
-        connection_type: type[HttpConnection],
-        config: uvicorn.Config,
-        predictor: Predictor,
-        rehearsed: Inference,
-    ) -> None:
-        """Prepare to rehearse for the connections that `shared` and `predictor` serve.
-
-        Args:
-            config: of an application whose endpoint is `rehearsed`.
-            rehearsed: an endpoint of its own, whose failures are Unlogged.
-        """
-        self._shared, self._predictor, self._rehearsed = shared, predictor, rehearsed
-        self._type, self._config = connection_type, config
-        self._own = share(shared.limits, rehearsed, fast=True, poll="never")
+    def __init__(self, shared: Shared, predictor: Predictor) -> None:
+        """Prepare to rehearse for the connections that these two serve, by the fast path."""
+        self._shared, self._predictor = shared, predictor
+        self._rehearsed = Inference(Predictor(predictor.engine), Unlogged())
+        self._own = Shared(shared.limits, self._rehearsed, _no_app, {}, is_fast=True, poll="never")
         self._seconds = PERIOD_SECONDS * MOST_SHARE  # of the processor for a period, on average
         self._used, self._answered_at = 0.0, 0  # processor time, last answer at the last look
         self._has_rehearsed = False  # since then
 
-    def start(self, loop: asyncio.AbstractEventLoop, state: ServerState) -> None:
-        self._loop, self._state = loop, state
-        self._own.turns.start(_NoLoop())
-        self._connection = self._type(self._own, self._config, ServerState(), {}, loop)
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._own.start(loop, ServerState())
+        self._connection = Connection(self._own)
         self._connection.connection_made(_Discard())
         loop.call_later(REST_SECONDS, self._look)
 
@@ -79,7 +67,6 @@ class Rehearsal:
         """Rehearse if a request came lately, but none within the last period."""
         self._learn_cost()
         period = max(PERIOD_SECONDS, self._seconds / MOST_SHARE)
-        self._shared.batcher.renew_heads(self._state.default_headers)
         idle = (clock() - self._shared.turns.answered_at) / 1e9
         if idle > ACTIVE_SECONDS or not self._shared.connections.any_open():
             self._loop.call_later(REST_SECONDS, self._look)
@@ -87,10 +74,10 @@ class Rehearsal:
             if idle > period:
                 # Timers run before the sockets are read. The second call comes after that, so
                 # that a request which is there goes first.
-                self._loop.call_soon(self._loop.call_soon, self._rehearse, self._state)
+                self._loop.call_soon(self._loop.call_soon, self._rehearse)
             self._loop.call_later(period, self._look)
 
-    def _rehearse(self, state: ServerState) -> None:
+    def _rehearse(self) -> None:
         idle = clock() - self._shared.turns.answered_at
         if idle < PERIOD_SECONDS * 1e9 or not self._is_fit():
             return
@@ -114,10 +101,8 @@ class Rehearsal:
         return not rehearsed.failures.is_ongoing
 
 
-class _NoLoop:
-    """Turns of rehearsals end when the rehearsal says so."""
-
-    def call_soon(self, callback: Any, *arguments: Any) -> Any: ...
+async def _no_app(scope: Scope, receive: Receive, send: Send) -> None:
+    """What the fast path never asks."""
 
 
 class _Discard(asyncio.Transport):
@@ -127,12 +112,6 @@ class _Discard(asyncio.Transport):
 
     def is_closing(self) -> bool:
         return False
-
-    def close(self) -> None: ...
-
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return default

@@ -1,128 +1,110 @@
 """How long a client may take: to send a request, to stay idle, to read its answers."""
 
 import asyncio
-from http import HTTPStatus
-from typing import Protocol
+import sys
+from enum import Enum
+from fcntl import ioctl
+from termios import FIONREAD, TIOCOUTQ
 
-from uvicorn.protocols.http.flow_control import FlowControl
-
-from cartpole.http.clock import Clock
-from cartpole.http.closing import unacknowledged_bytes
 from cartpole.http.connections import RESERVE_SECONDS, Connections
 from cartpole.http.limits import ClientLimits
 
 CLOSE_SECONDS = 2  # after the last answer, or after the client has last read a part of it
 
 
-class TimedConnection(Protocol):
-    """The part of a connection that the time limits use."""
+class Awaited(Enum):
+    """What a connection waits for."""
 
-    finished: bool
-    over_limit: bool
-    in_head: bool
-    in_message: bool
-    transport: asyncio.Transport
-    flow: FlowControl
+    ANSWER = "the service"
+    REQUEST = "the first byte of a request"
+    HEAD = "the rest of a head"
+    BODY = "the rest of a body"
+    READER = "the client, to read its answers"
+    END = "the client, to read the last answer and to close"
 
-    def has_deferred(self) -> bool: ...
-    def is_answering(self) -> bool: ...
-    def reject(self, status: HTTPStatus) -> None: ...
-    def hang_up(self) -> None: ...
+
+class Verdict(Enum):
+    """What is to become of a connection whose client has taken too long."""
+
+    REJECT = "say so, and end"
+    FINISH = "end without an answer, once the client has read those before"
+    CLOSE = "end at once, as nothing is on its way"
+    ABORT = "end at once, whatever is still on its way"
 
 
 class TimeLimits:
-    """The times of one connection, in seconds of the shared clock, and their limits.
+    """Counts the seconds that one client takes, and holds them against the limits.
 
     Attributes:
-        opened_at: when the connection was made.
-        last_activity: when the client has last sent something, or the service last answered.
+        age: since the connection was made.
+        idle: since the client has last sent something, or the service has answered; 0 is set.
+        message: that the client takes for the present request; 0 is set at its first byte.
     """
 
-    __slots__ = (
-        "_clock",
-        "_closing_since",
-        "_connections",
-        "_limits",
-        "_message_began_at",
-        "_paused_at",
-        "_unacknowledged",
-        "last_activity",
-        "opened_at",
-    )
-
-    def __init__(self, limits: ClientLimits, clock: Clock, connections: Connections) -> None:
-        self._limits, self._clock, self._connections = limits, clock, connections
-        self.opened_at = self.last_activity = clock.now
-        self._message_began_at = self._paused_at = clock.now
-        self._closing_since: int | None = None
+    def __init__(self, limits: ClientLimits, connections: Connections) -> None:
+        self._limits, self._connections = limits, connections
+        self.age = self.idle = self.message = 0
+        self._was_spared = False  # bytes had come when the client's time was over
         self._unacknowledged = 0  # bytes, at the last check
+        self._since_reading = 0  # since the client is waited for to read its answers
 
-    def begin_message(self) -> None:
-        """From now on the client takes its time over a request."""
-        self._message_began_at = self._clock.now
+    def await_reader(self) -> None:
+        """From now on the client takes its time to read its answers."""
+        self.idle = self._since_reading = 0
 
-    def pause(self) -> None:
-        """The service reads no more."""
-        self._paused_at = self._clock.now
+    def check(
+        self, awaited: Awaited, transport: asyncio.Transport, in_reserve: bool
+    ) -> Verdict | None:
+        """A second has passed: whether the client has taken too long.
 
-    def resume(self) -> None:
-        """The service reads again. The pause does not count as the client's time."""
-        now = self._clock.now
-        self._message_began_at = min(now, self._message_began_at + now - self._paused_at)
+        Args:
+            in_reserve: the connection is one past the limit.
+        """
+        self.age += 1
+        is_over = in_reserve and self.age > RESERVE_SECONDS
+        if awaited is Awaited.ANSWER:
+            return None
+        if awaited is Awaited.READER or awaited is Awaited.END:
+            return self._check_reader(awaited, transport)
+        if awaited is Awaited.REQUEST:
+            self.idle += 1
+            self._was_spared = self._was_spared and self.idle > 1
+            is_late = self.idle > self._limits.keep_alive_seconds
+            if not (is_over or is_late or self._connections.idle_grace_is_over()):
+                return None
+            if _queued(transport, FIONREAD) and not self._was_spared:
+                self._was_spared = True  # a request may have just come
+                return None
+            return Verdict.REJECT if is_over else Verdict.CLOSE
+        self.message += 1
+        if self._connections.unfinished_grace_is_over():
+            return Verdict.FINISH
+        is_late = awaited is Awaited.HEAD and self.message > self._limits.head_seconds
+        is_late = is_late or self.message > self._limits.keep_alive_seconds
+        return Verdict.REJECT if is_late or is_over else None
 
-    def begin_closing(self) -> None:
-        """The last answer is written."""
-        self._closing_since = self.last_activity = self._clock.now
-
-    def check(self, connection: TimedConnection) -> None:
-        """End what has taken too long. Called once a second."""
-        if connection.finished or connection.transport.is_closing():
-            self._check_closing(connection)
-        elif connection.has_deferred():
-            pass  # the service takes long, not the client
-        elif connection.flow.write_paused:
-            idle_seconds = self._clock.now - self.last_activity
-            is_slow = idle_seconds > self._limits.keep_alive_seconds
-            if is_slow or self._connections.unfinished_grace_is_over():
-                connection.transport.abort()  # the client does not read its answers
-        else:
-            self._check_request(connection)
-
-    def _check_closing(self, connection: TimedConnection) -> None:
-        now, unacknowledged = self._clock.now, unacknowledged_bytes(connection.transport)
-        client_reads = unacknowledged < self._unacknowledged
+    def _check_reader(self, awaited: Awaited, transport: asyncio.Transport) -> Verdict | None:
+        """Clients that go on reading have more time, but not for ever."""
+        keep_alive, unacknowledged = self._limits.keep_alive_seconds, _unacknowledged(transport)
+        self.idle += 1
+        self._since_reading += 1
+        if unacknowledged < self._unacknowledged and self._since_reading < keep_alive:
+            self.idle = 0
         self._unacknowledged = unacknowledged
-        if self._closing_since is None:
-            self._closing_since = self.last_activity = now
-        elif client_reads and now - self._closing_since < self._limits.keep_alive_seconds:
-            self.last_activity = now
-        elif now - self.last_activity >= CLOSE_SECONDS:
-            connection.transport.abort()
+        is_over = self.idle > keep_alive or self._connections.unfinished_grace_is_over()
+        if awaited is Awaited.END:
+            is_over = self.idle >= CLOSE_SECONDS
+        return Verdict.ABORT if is_over else None
 
-    def _check_request(self, connection: TimedConnection) -> None:
-        now, connections = self._clock.now, self._connections
-        reads_message = connection.in_message and not connection.flow.read_paused
-        if reads_message and connection.in_head and self._head_is_late():
-            return connection.reject(HTTPStatus.REQUEST_TIMEOUT)
-        if reads_message:
-            since, must_end = self._message_began_at, connections.unfinished_grace_is_over()
-        elif connection.is_answering():
-            return
-        else:
-            since, must_end = self.last_activity, connections.idle_grace_is_over()
-        seconds = self._limits.keep_alive_seconds
-        if connection.over_limit:
-            since, seconds = self.opened_at, RESERVE_SECONDS
-        if must_end or now - since > seconds:
-            self._end(connection, must_end)
 
-    def _head_is_late(self) -> bool:
-        return self._clock.now - self._message_began_at > self._limits.head_seconds
+def _unacknowledged(transport: asyncio.Transport) -> int:
+    """Bytes that we have written and the client's kernel has not acknowledged."""
+    return transport.get_write_buffer_size() + _queued(transport, TIOCOUTQ)
 
-    def _end(self, connection: TimedConnection, must_end: bool) -> None:
-        if connection.over_limit and not connection.is_answering():
-            connection.reject(HTTPStatus.SERVICE_UNAVAILABLE)
-        elif connection.in_message and not (must_end or connection.is_answering()):
-            connection.reject(HTTPStatus.REQUEST_TIMEOUT)
-        else:
-            connection.hang_up()
+
+def _queued(transport: asyncio.Transport, request: int) -> int:
+    """Bytes in a kernel queue of the socket: FIONREAD the receive, TIOCOUTQ the send queue."""
+    connection = transport.get_extra_info("socket")
+    if connection is None or connection.fileno() < 0:
+        return 0
+    return int.from_bytes(ioctl(connection.fileno(), request, bytes(4)), sys.byteorder)

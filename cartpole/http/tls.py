@@ -5,16 +5,13 @@ asyncio's own TLS can't half-close, waits for the peer's close_notify, and hides
 
 import asyncio
 import ssl
-from collections.abc import Callable
 from contextlib import suppress
-from http import HTTPStatus
 from typing import Any
 
-from uvicorn.server import ServerState
-
-from cartpole.http.connection import HttpConnection
-from cartpole.http.connections import HEALTH_RESERVE, RESERVE_SECONDS
+from cartpole.http.connection import Connection
+from cartpole.http.connections import RESERVE_SECONDS, Admission
 from cartpole.http.shared import Shared
+from cartpole.metrics.rejections import NOT_HTTP, TOO_MANY_CONNECTIONS, TOO_SLOW
 
 READ_BYTES = 256 * 1024  # decrypted at once: as much as uvloop receives
 
@@ -26,22 +23,12 @@ class TLSTransport(asyncio.Protocol, asyncio.Transport):
     among the open connections.
     """
 
-    def __init__(
-        self,
-        shared: Shared,
-        context: ssl.SSLContext,
-        make: Callable[..., HttpConnection],
-        *,
-        server_state: ServerState,
-        **arguments: Any,
-    ) -> None:
+    def __init__(self, shared: Shared, context: ssl.SSLContext) -> None:
         super().__init__()
-        self._clock, self._connections, self._context = shared.clock, shared.connections, context
-        self._make, self._arguments, self._state = make, arguments, server_state
-        self._protocol: HttpConnection | None = None
-        self._opened_at = shared.clock.now
-        self._handshake_seconds = shared.limits.head_seconds
-        self._has_received_all = self._has_sent_all = self._over_limit = False
+        self._shared, self._connections, self._context = shared, shared.connections, context
+        self._protocol: Connection | None = None
+        self._seconds = 0  # of the handshake
+        self._has_received_all = self._has_sent_all = False
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
 
@@ -49,14 +36,9 @@ class TLSTransport(asyncio.Protocol, asyncio.Transport):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._below = transport
-        # uvicorn waits for the connections in this set before it ends.
-        self._state.connections.add(self)  # type: ignore[arg-type]
-        excess = self._connections.add(self)
-        self._over_limit = excess > 0
-        if self._over_limit:
-            self._handshake_seconds = RESERVE_SECONDS
-        if excess > HEALTH_RESERVE:  # not worth a handshake
-            self._connections.rejections.record(HTTPStatus.SERVICE_UNAVAILABLE)
+        self._admission = self._connections.admit(self)
+        if self._admission is Admission.NOTHING:  # not worth a handshake
+            self._connections.rejections.record(TOO_MANY_CONNECTIONS)
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -64,12 +46,11 @@ class TLSTransport(asyncio.Protocol, asyncio.Transport):
         if protocol:
             protocol.connection_lost(exc)
         else:
-            self._state.connections.discard(self)
             self._connections.remove(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._has_sent_all:
-            return  # the connection ends: what follows is not read
+        if self._has_sent_all or self._has_received_all:
+            return  # what follows is not read
         self._incoming.write(data)
         if self._protocol or self._shake_hands():
             self._read()
@@ -92,9 +73,12 @@ class TLSTransport(asyncio.Protocol, asyncio.Transport):
     # Called once a second, and by uvicorn, until the handshake is done
 
     def check_time(self) -> None:
-        is_late = self._clock.now - self._opened_at > self._handshake_seconds
+        is_all = self._admission is Admission.ALL
+        seconds = self._shared.limits.head_seconds if is_all else RESERVE_SECONDS
+        self._seconds += 1
+        is_late = self._seconds > seconds
         if is_late and not self.is_closing():
-            self._connections.rejections.record(HTTPStatus.REQUEST_TIMEOUT)
+            self._connections.rejections.record(TOO_SLOW)
         if is_late or self.is_closing() or self._connections.idle_grace_is_over():
             self.abort()
 
@@ -114,9 +98,6 @@ class TLSTransport(asyncio.Protocol, asyncio.Transport):
     def write_eof(self) -> None:
         self._send_close_notify()
         self._below.write_eof()
-
-    def can_write_eof(self) -> bool:
-        return self._below.can_write_eof()
 
     def close(self) -> None:
         """Send a close_notify, and do not wait for the client's."""
@@ -140,7 +121,7 @@ class TLSTransport(asyncio.Protocol, asyncio.Transport):
         self._below.resume_reading()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        if name == "sslcontext":  # by which uvicorn knows the scheme
+        if name == "sslcontext":  # by which exchange.py knows the scheme
             return self._context
         return self._below.get_extra_info(name, default)
 
@@ -154,16 +135,14 @@ class TLSTransport(asyncio.Protocol, asyncio.Transport):
             self._send()
             return False
         except ssl.SSLError:
-            self._connections.rejections.record(HTTPStatus.BAD_REQUEST)
+            self._connections.rejections.record(NOT_HTTP)
             self._send()  # an alert with the reason
             self._has_sent_all = True
             self._below.close()
             return False
         self._send()
-        self._protocol = self._make(server_state=self._state, **self._arguments)
-        self._state.connections.discard(self)
+        self._protocol = Connection(self._shared, self._admission)
         self._connections.replace(self, self._protocol)
-        self._protocol.over_limit = self._over_limit
         self._protocol.connection_made(self)
         return not self.is_closing()
 

@@ -3,12 +3,11 @@
 Excess requests stay in the kernel's socket buffers, so TCP slows their clients down.
 """
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 from time import perf_counter_ns as clock
-from typing import Any, Protocol
 
-from cartpole.http.failures import ConnectionFailures
 from cartpole.http.polling import Polling
 
 # Bytes that a turn reads before other connections are deferred (bench/overload.py). On the fast
@@ -22,20 +21,6 @@ ASGI_TURN_BYTES = 16 * 1024
 DEFERRED_SHARE = 1 / 4
 
 
-class Deferrable(Protocol):
-    """A connection that holds bytes which it has received but not yet read."""
-
-    def resume(self) -> None: ...
-
-    def abort(self) -> None: ...
-
-
-class Scheduler(Protocol):
-    """The part of an event loop that Turns uses."""
-
-    def call_soon(self, callback: Callable[..., Any], *arguments: Any) -> Any: ...
-
-
 class Turns:
     """Bounds the work of a turn of the event loop, and ends it by answering what was read.
 
@@ -43,28 +28,25 @@ class Turns:
         bytes_this_turn: read so far; 0 while no end of a turn is scheduled.
         bytes_per_turn: the bound. Past it, connections defer what they receive.
         flush: answers what has been read, where requests are collected in a batch. The batch then
-            calls `has_answered`.
+            calls `mark_answered`.
         answered_at: when requests were last answered, in nanoseconds of perf_counter_ns.
     """
 
-    def __init__(
-        self,
-        bytes_per_turn: int,
-        flush: Callable[[], None],
-        failures: ConnectionFailures,
-        polling: Polling,
-    ) -> None:
+    def __init__(self, bytes_per_turn: int, flush: Callable[[], None], polling: Polling) -> None:
         self.bytes_this_turn = 0
         self.bytes_per_turn = bytes_per_turn
         self.answered_at = 0
         self.flush = flush
-        self._failures = failures
         self._polling = polling if polling.is_on else None
-        self._deferred: deque[Deferrable] = deque()
+        self._deferred: deque[Callable[[], None]] = deque()
         self._bound_end = self.end  # one method object for all turns
 
-    def start(self, loop: Scheduler) -> None:
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._call_soon = loop.call_soon
+
+    def is_full(self) -> bool:
+        """Whether this turn has read its share: what else has come waits for a later one."""
+        return self.bytes_this_turn > self.bytes_per_turn
 
     def begin(self) -> None:
         """Call it when the first bytes of a turn are read."""
@@ -72,46 +54,48 @@ class Turns:
         if self._polling:
             self._polling.begin_turn()
 
+    def ensure_begun(self) -> None:
+        if not self.bytes_this_turn:
+            self.begin()
+            self.bytes_this_turn = 1
+
+    def count(self, size: int) -> None:
+        """So many bytes are read in this turn."""
+        self.ensure_begun()
+        self.bytes_this_turn += size
+
     def answer_now(self) -> None:
         """Call it in place of `begin` and `end`, if nothing else can be read in this turn."""
         if self._polling:
             self._polling.begin_turn()
         self.flush()
 
-    def has_answered(self) -> None:
-        """Call it when requests that were read in this turn, or in an earlier one, are answered."""
+    def mark_answered(self) -> None:
+        """Requests that were read in this turn, or in an earlier one, are answered."""
         now = self.answered_at = clock()
         if self._polling:
             self._polling.end_turn(now)
 
-    def defer(self, connection: Deferrable) -> None:
-        """Resume this connection in a later turn, after those that were deferred before it."""
-        self._deferred.append(connection)
+    def defer(self, resume: Callable[[], None]) -> None:
+        """Call this in a later turn, after those that were deferred before it. It never raises."""
+        self._deferred.append(resume)
+        self.ensure_begun()
 
     def end(self) -> None:
         """Answer what this turn has read, then resume deferred connections within their share."""
-        self.bytes_this_turn = 0
         deferred = self._deferred
         had_deferred = bool(deferred)
+        self.bytes_this_turn = int(had_deferred)  # 1: the end of the next turn is scheduled below
         try:
             self.flush()
             if had_deferred:
-                self._resume_deferred()
+                for _ in range(len(deferred)):
+                    if self.bytes_this_turn > self.bytes_per_turn * DEFERRED_SHARE:
+                        break
+                    deferred.popleft()()
                 self.flush()
         finally:  # without a next turn, no request would ever be answered
             if had_deferred:
-                # Some still wait: the next turn begins full, so that others join the line. None
-                # waits: it begins with 1, as its end is scheduled below.
+                # While some still wait, the next turn begins full, so that others join the line.
                 self.bytes_this_turn = self.bytes_per_turn + 1 if deferred else 1
                 self._call_soon(self._bound_end)
-
-    def _resume_deferred(self) -> None:
-        deferred = self._deferred
-        for _ in range(len(deferred)):
-            if self.bytes_this_turn > self.bytes_per_turn * DEFERRED_SHARE:
-                break
-            connection = deferred.popleft()
-            try:
-                connection.resume()
-            except Exception:
-                self._failures.abort(connection)

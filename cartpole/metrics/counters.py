@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cartpole.metrics.rejections import REJECTIONS
+from cartpole.metrics.rejections import REJECTIONS, Rejection
 from cartpole.metrics.routes import BATCH_ROUTES, ROUTES, statuses_of
 
 _STEPS = (1, 2, 5)  # of each power of ten
@@ -57,7 +57,7 @@ class _Columns:
         self.ready, self.restarts = self._add(1), self._add(1)
         self.heartbeats, self.total_requests = self._add(1), self._add(1)
         self.requests = {route: self._add_each(statuses_of(route)) for route in ROUTES}
-        self.rejections = self._add_each(REJECTIONS)
+        self.rejections = {each.reason: self._add(1) for each in REJECTIONS}
         # A histogram has a cell for each bucket, one for values above all limits, and the sum.
         self.request_seconds = self._add(len(MICROSECONDS) + 2)
         self.inference_seconds = self._add(len(MICROSECONDS) + 2)
@@ -210,9 +210,9 @@ class WorkerCounters:
         cells[columns.bad] += 1
         cells[columns.bad_time] += nanoseconds
 
-    def record_rejection(self, status: int) -> None:
-        """Count one request that was rejected before any route; status is one of REJECTIONS."""
-        self.cells[COLUMNS.rejections[status]] += 1
+    def record_rejection(self, rejection: Rejection) -> None:
+        """Count one request or connection that was rejected before any route."""
+        self.cells[COLUMNS.rejections[rejection.reason]] += 1
 
     def record_connections(self, open_now: int, accepted: int = 0) -> None:
         """Set how many connections are open, and count those accepted since the last call."""

@@ -79,8 +79,8 @@ class _Collector:
         rejections = core.CounterMetricFamily(
             "cartpole_refusals", "Refused before any route.", labels=("reason",)
         )
-        for status, rejection in REJECTIONS.items():
-            count = self._shared.total(COLUMNS.rejections[status])
+        for rejection in REJECTIONS:
+            count = self._shared.total(COLUMNS.rejections[rejection.reason])
             rejections.add_metric((rejection.reason,), count)
         return rejections
 

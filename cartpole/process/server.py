@@ -72,9 +72,10 @@ class Server(uvicorn.Server):
         except OSError as error:  # another program has begun to listen since the bind
             raise OSError(f"can't listen on {address}: {error.strerror}") from error
         loop = asyncio.get_running_loop()
-        self._shared.start(loop)
+        self._shared.start(loop, self.server_state)
+        self._shared.connections.sweep(loop)
         if self._rehearsal:
-            self._rehearsal.start(loop, self.server_state)
+            self._rehearsal.start(loop)
         await super().startup([listener.dup()])
         self._listeners = Listeners(self.servers, partial(self._listen, listener))
         self._shared.connections.on_growth(self._listeners.grow)

@@ -1,14 +1,13 @@
 """The routes of the protocol, and what is said about models that don't exist."""
 
-from typing import Any
-
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from cartpole.api.batches import BatchEndpoint, Batches
+from cartpole.api.batches import Batches, Endpoints
 from cartpole.api.observation import printable
 from cartpole.api.post_inference import PostInference
 from cartpole.api.routes import METHODS, Ready
+from cartpole.metrics.counters import SharedCounters
 from cartpole.v2.contract import MODEL, VERSION
 from cartpole.v2.infer import Infer
 from cartpole.v2.metadata import CONFIGURATION, METADATA, SERVER, Document
@@ -35,18 +34,20 @@ def _shown(name: str) -> str:
     return f"'{printable(name[:40].encode(errors='replace'))}'"
 
 
-def protocol_routes(batches: Batches, ready: Ready) -> list[Route]:
+def protocol_routes(
+    endpoints: Endpoints, ready: Ready, counters: SharedCounters, body_bytes: int
+) -> list[Route]:
     """The routes of the Open Inference Protocol."""
-    statistics = Statistics(batches.inference.predictor.counters.shared)
+    statistics = Statistics(counters)
     of_model: dict[str, ASGIApp] = {
         "": Document(METADATA),
         "/config": Document(CONFIGURATION),
         "/ready": IsReady(ready, {"name": MODEL}),
         "/stats": statistics,
     }
-    infer = Infer(batches)
+    infer = [f"{path}/infer" for path in _MODEL_PATHS]
     return [
-        *(Route(f"{path}/infer", infer, methods=_POST) for path in _MODEL_PATHS),
+        *(Route(path, endpoints[path], methods=_POST) for path in infer),
         Route("/v2", Document(SERVER), methods=METHODS),
         Route("/v2/health/live", Document({"live": True}), methods=METHODS),
         Route("/v2/health/ready", IsReady(ready, {}), methods=METHODS),
@@ -56,13 +57,14 @@ def protocol_routes(batches: Batches, ready: Ready) -> list[Route]:
             for end, endpoint in of_model.items()
         ),
         Route("/v2/models/stats", statistics, methods=METHODS),
-        Route("/v2/repository/index", RepositoryIndex(batches.body_bytes), methods=_POST),
+        Route("/v2/repository/index", RepositoryIndex(body_bytes), methods=_POST),
     ]
 
 
-def batch_endpoints(batches: Batches) -> dict[str, BatchEndpoint[Any]]:
-    """The endpoints that answer rows, by their paths, for use without ASGI."""
+def batch_endpoints(batches: Batches) -> Endpoints:
+    """The endpoints that answer rows, for use by ASGI and without it."""
     infer = Infer(batches)
-    return {"/inference": PostInference(batches)} | {
-        f"{path}/infer": infer for path in _MODEL_PATHS
+    return {
+        "/inference": PostInference(batches),
+        **{f"{path}/infer": infer for path in _MODEL_PATHS},
     }

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from cartpole.api import forward_failures
-from cartpole.api.forward_failures import QUIET_SECONDS
+from cartpole.api.forward_failures import ForwardFailures
 from cartpole.api.inference import Inference, Query
 from cartpole.api.observation import BadObservation
+from cartpole.logs import QUIET_SECONDS
 from cartpole.policy.contract import Engine
 from cartpole.policy.engine import make_engine
 from cartpole.policy.loading import load
@@ -21,7 +21,7 @@ FAR, NEAR = (4.5, 0.0, 0.0, 0.0), (0.5, 0.0, 0.0, 0.0)
 class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr(forward_failures, "monotonic", lambda: self.now)
+        monkeypatch.setattr("cartpole.logs.monotonic", lambda: self.now)
 
 
 @pytest.fixture
@@ -133,6 +133,6 @@ def test_a_batch_counts_each_of_its_failures(
 def test_where_all_is_well_the_log_is_not_asked(
     toggled: Inference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forward_failures.ForwardFailures, "recover", None)  # calling it would raise
+    monkeypatch.setattr(ForwardFailures, "recover", None)  # calling it would raise
     ask(toggled)
     assert [status for status, _ in toggled.answer_all([NEAR] * 3)] == [200] * 3

@@ -11,9 +11,7 @@ import atheris
 
 HERE = Path(__file__).parent
 
-with atheris.instrument_imports(
-    include=["cartpole", "tools.agent", "tools.networks", "uvicorn.protocols"]
-):
+with atheris.instrument_imports(include=["cartpole", "tools.agent", "tools.networks"]):
     from tests.fuzz.targets import TARGETS
 
 

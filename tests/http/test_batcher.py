@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cartpole.api.inference import Inference
-from cartpole.policy.contract import Engine
+from cartpole.policy.contract import MAX_ROWS, Engine
 from cartpole.predictor import Predictor
 from tests.support.corpus import CORPUS, OTHER, USUAL
 from tests.support.memory import Connection, answers
@@ -52,6 +52,21 @@ def test_more_than_a_batch_in_one_turn(inference: Inference) -> None:
         connection = Connection(inference, True)
         written = await connection.send(USUAL * 3000)
         assert [status for status, _ in answers(written)] == [b"200"] * 3000
+
+    asyncio.run(run())
+
+
+def test_a_full_batch_is_answered_within_the_turn(engine: Engine) -> None:
+    counting = WrappedEngine(engine)
+
+    async def run() -> None:
+        first = Connection(Inference(Predictor(counting)), True)
+        connections = [first, *(first.another() for _ in range(MAX_ROWS + 9))]
+        for number, each in enumerate(connections, 1):
+            each.protocol.data_received(USUAL)
+            assert counting.sizes == ([] if number < MAX_ROWS else [MAX_ROWS])
+        await connections[-1].rest()
+        assert counting.sizes == [MAX_ROWS, 10]
 
     asyncio.run(run())
 
@@ -124,7 +139,7 @@ def test_deferred_requests_survive_a_half_close(inference: Inference, fast: bool
         for _ in range(2):
             connection.protocol.data_received(USUAL * 50)
         assert connection.protocol.eof_received()  # it stays open
-        connection.shared.clock.now += 1000
+        connection.protocol._times.idle = connection.protocol._times.message = 1000
         connection.protocol.check_time()
         await connection.rest()
         assert len(answers(bytes(connection.transport.written))) == 100
@@ -133,11 +148,11 @@ def test_deferred_requests_survive_a_half_close(inference: Inference, fast: bool
     asyncio.run(run())
 
 
-def test_uvicorn_reads_no_more_while_requests_wait(inference: Inference) -> None:
+def test_no_more_is_read_while_requests_wait(inference: Inference) -> None:
     async def run() -> None:
         connection = Connection(inference, False)
         connection.protocol.data_received(USUAL * 100)
-        while connection.protocol.pipeline:
+        while connection.protocol._unread:
             assert connection.transport.reading_paused
             await asyncio.sleep(0)
         await connection.rest()
@@ -152,8 +167,9 @@ def test_time_that_runs_out_while_a_batch_is_pending(inference: Inference) -> No
         connection = Connection(inference, True)
         connection.protocol.data_received(USUAL)
         connection.shared.connections.stop()
-        connection.shared.clock.now += 1000  # as after SIGSTOP, with the batch still pending
-        connection.shared.connections._sweep(asyncio.get_running_loop())
+        connection.shared.connections._seconds_stopping = 1000  # with the batch still pending
+        connection.protocol._times.idle = 1000
+        connection.shared.connections.sweep(asyncio.get_running_loop())
         assert len(answers(bytes(connection.transport.written))) == 1
         assert connection.transport.closed  # and only then
 

@@ -95,8 +95,7 @@ def test_it_does_not_enter_the_application(inference: Inference) -> None:
         async def fail(scope: object, receive: object, send: object) -> None:
             raise AssertionError("the application was asked")
 
-        connection = Connection(inference, True)
-        connection.protocol.app = fail
+        connection = Connection(inference, True, app=fail)
         for name in ("json", "binary", "rows", "bad", "chunked"):
             connection.transport.written.clear()
             connection.protocol.data_received(REQUESTS[name][0])
@@ -105,31 +104,7 @@ def test_it_does_not_enter_the_application(inference: Inference) -> None:
     asyncio.run(run())
 
 
-REPEATED = ["json", "version", "binary", "raw", "rows", "bad", "bad rows", "compressed reply"]
-
-
-@pytest.mark.parametrize("name", REPEATED)
-def test_a_head_that_is_repeated_needs_no_parser(inference: Inference, name: str) -> None:
-    sent, status = REQUESTS[name]
-
-    async def run() -> None:
-        connection = Connection(inference, True)
-        once = await connection.send(sent)
-        connection.protocol.parser = None  # it would be missed
-        for number in range(2, 5):
-            connection.protocol.data_received(sent)
-            assert bytes(connection.transport.written) == once * number
-            assert connection.state.total_requests == number
-        assert not connection.protocol.is_answering()
-
-    asyncio.run(run())
-    for parts in ([sent] * 3, [sent, sent, USUAL, sent, sent + sent, sent, OTHER, sent]):
-        found = statuses(both(inference, parts))
-        assert found.count(status) >= len(found) - 2
-        assert len(found) == b"".join(parts).count(b" HTTP/1.1\r\n")
-
-
-@pytest.mark.parametrize("name", [*REPEATED, "chunked", "expecting", "compressed", "empty"])
+@pytest.mark.parametrize("name", REQUESTS)
 def test_what_only_resembles_the_request_before(inference: Inference, name: str) -> None:
     sent, status = REQUESTS[name]
     expected = [status, status, 200]
@@ -144,16 +119,20 @@ def test_what_only_resembles_the_request_before(inference: Inference, name: str)
     both(inference, [sent, sent], eof=True)
 
 
+def test_only_the_request_before_is_remembered(inference: Inference) -> None:
+    rows, chunked = REQUESTS["rows"][0], REQUESTS["chunked"][0]
+    assert statuses(both(inference, [rows, chunked, chunked, rows])) == [200] * 4
+
+
 def test_repeated_requests_keep_the_bounds_of_a_turn(inference: Inference) -> None:
     async def run() -> None:
         sent = REQUESTS["binary"][0]
         connection = Connection(inference, True)
         once = await connection.send(sent)
         turns = connection.shared.turns
-        turns.begin()
-        turns.bytes_this_turn = turns.bytes_per_turn + 1
+        turns.count(turns.bytes_per_turn + 1)
         connection.protocol.data_received(sent)
-        assert connection.protocol.has_deferred()
+        assert connection.protocol._is_deferred
         await connection.rest()
         assert bytes(connection.transport.written) == once * 2
         connection.shared.connections.stop()
@@ -230,7 +209,7 @@ def test_a_failing_forward(engine: Engine, caplog: pytest.LogCaptureFixture) -> 
         assert answer.endswith(b'{"error":"internal error"}')
     assert [record.message for record in caplog.records] == ["forward failed: no forward today"]
     wrapped.error = None
-    inference.failures._quiet_until = 0
+    inference.failures._throttle._quiet_until = 0
     assert statuses(both(inference, [REQUESTS["json"][0]])) == [200]
     assert caplog.messages[1].startswith("forward recovered")
 

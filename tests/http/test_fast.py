@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from cartpole.api.inference import Inference
 from cartpole.api.observation import NAMES
+from cartpole.app import create_app
 from tests.support.corpus import CORPUS, EXPECTED, OTHER, STATUSES, USUAL, request
 from tests.support.memory import Connection, answers, both, statuses
 
@@ -90,15 +91,14 @@ def test_a_thousand_pipelined_half_of_them_bad(inference: Inference) -> None:
 
 def test_stays_fast_and_becomes_fast_again(inference: Inference) -> None:
     async def run() -> None:
-        connection = Connection(inference, True)
         entered: list[Any] = []
-        app = connection.protocol.app
+        app = create_app(inference)
 
-        async def counted(*arguments: Any) -> None:
-            entered.append(arguments[0]["path"])
-            await app(*arguments)
+        async def counted(scope: Any, receive: Any, send: Any) -> None:
+            entered.append(scope["path"])
+            await app(scope, receive, send)
 
-        connection.protocol.app = counted
+        connection = Connection(inference, True, app=counted)
         await connection.send(USUAL, OTHER + USUAL, CORPUS["other order"], CORPUS["bad"])
         assert entered == []
         await connection.send(CORPUS["head"])
@@ -107,7 +107,14 @@ def test_stays_fast_and_becomes_fast_again(inference: Inference) -> None:
         assert entered == ["/inference"]
         await connection.send(CORPUS["health"] + USUAL)
         await connection.send(USUAL, CORPUS["body"], USUAL[:20], USUAL[20:], USUAL)
-        assert entered == ["/inference", "/health/ready", *["/inference"] * 3]
+        assert entered == ["/inference", "/health/ready"]
         assert len(answers(bytes(connection.transport.written))) == 14  # and the response to HEAD
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("end", [b"\0", b"", b" ", b" HTTP/1.1", b" HTTP/1.1\0"])
+def test_a_query_without_a_head_is_no_request(inference: Inference, end: bytes) -> None:
+    sent = USUAL.partition(b" HTTP")[0] + end
+    found = statuses(both(inference, [sent, b"\r\n\r\n"]))
+    assert found != [] and set(found) <= {400, 505}

@@ -33,15 +33,33 @@ def wait(connection: Connection, seconds: int) -> None:
 def test_connections_past_the_limit(inference: Inference, fast: bool) -> None:
     async def test() -> None:
         first = Connection(inference, fast, ClientLimits(connections=1))
+        await first.send(USUAL)  # its header block is known from now on
         for sent, status in ((CORPUS["health"], b"200"), (USUAL, b"503"), (BODY, b"503")):
             over = first.another()
             written = await over.send(sent + USUAL)
             assert [found for found, _ in answers(written)] == [status]
             assert b"connection: close" in written
-            assert (b"retry-after: 1" in written) == (status == b"503")
+            assert (b"retry-after: 1\r\n" in written) == (status == b"503")
             assert over.transport.over()
             over.protocol.connection_lost(None)
         assert b"200 OK" in await first.send(USUAL)
+
+    run(test)
+
+
+def test_the_end_of_connections_is_counted_and_ends_the_polling(
+    inference: Inference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        first = Connection(inference, True)
+        second, cells = first.another(), inference.predictor.counters.cells
+        stops: list[None] = []
+        monkeypatch.setattr(first.shared.polling, "stop", lambda: stops.append(None))
+        assert cells[COLUMNS.connections] == 2
+        second.protocol.connection_lost(None)
+        assert (cells[COLUMNS.connections], len(stops)) == (1, 0)
+        first.protocol.connection_lost(None)
+        assert (cells[COLUMNS.connections], len(stops)) == (0, 1)
 
     run(test)
 
@@ -64,7 +82,9 @@ def test_few_wait_past_the_limit_and_not_for_long(
                 await one.send(sent[number : number + 1])
             wait(first, 1)
         assert [one.transport.over() for one in kept] == [False] * 4 + [True] * HEALTH_RESERVE
-        assert inference.predictor.counters.cells[COLUMNS.rejections[503]] >= 296
+        for one in kept[4:]:
+            assert one.transport.written.startswith(b"HTTP/1.1 503 ")
+        assert inference.predictor.counters.cells[COLUMNS.rejections["too many connections"]] >= 296
 
     run(test)
 
@@ -149,7 +169,6 @@ def test_an_application_that_waits_for_a_body(inference: Inference, fast: bool, 
     """The time limit applies to the client although a response is pending."""
 
     async def test() -> None:
-        connection = Connection(inference, fast)
         ended = asyncio.Event()
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -157,7 +176,7 @@ def test_an_application_that_waits_for_a_body(inference: Inference, fast: bool, 
                 pass
             ended.set()
 
-        connection.protocol.app = app
+        connection = Connection(inference, fast, app=app)
         connection.protocol.data_received(BODY.replace(b"\r\n\r\n", EXPECT))
         await asyncio.sleep(0)
         if eof:
@@ -207,5 +226,33 @@ def test_a_connection_is_freed_at_once(inference: Inference, fast: bool, sent: b
             assert freed() is None
         finally:
             gc.enable()
+
+    run(test)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_an_application_that_answers_too_late(inference: Inference, fast: bool) -> None:
+    """The answer to a request whose body turned bad, or whose client has gone, is dropped."""
+
+    async def test() -> None:
+        answer = asyncio.Event()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await answer.wait()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"late"})
+
+        bad, gone = (Connection(inference, fast, app=app) for _ in range(2))
+        chunked = BODY.replace(b"Content-Length: 900", b"Transfer-Encoding: chunked")
+        bad.protocol.data_received(chunked.replace(b"\r\n\r\n", EXPECT))
+        bad.protocol.data_received(b"z\r\n")
+        gone.protocol.data_received(CORPUS["health"])
+        gone.protocol.connection_lost(None)
+        answer.set()
+        for each in (bad, gone):
+            await asyncio.gather(*each.state.tasks)
+        assert bad.transport.written.count(b"HTTP/1.1 ") == 1
+        assert b"400 Bad Request" in bad.transport.written
+        assert not gone.transport.written
 
     run(test)

@@ -5,14 +5,10 @@ from time import perf_counter_ns, thread_time
 from typing import Any, cast
 
 import pytest
-import uvicorn
 
 from cartpole.api.inference import Inference
-from cartpole.app import create_app
 from cartpole.http import rehearsal as module
-from cartpole.http.connection import HttpConnection
-from cartpole.http.fast import FastConnection
-from cartpole.http.rehearsal import PERIOD_SECONDS, Rehearsal, Unlogged
+from cartpole.http.rehearsal import PERIOD_SECONDS, Rehearsal
 from cartpole.metrics.counters import WorkerCounters
 from cartpole.policy.contract import Engine
 from cartpole.predictor import Predictor
@@ -31,15 +27,10 @@ class Counted(WrappedEngine):
         return super().one(*observation)
 
 
-def rehearse(connection: Connection, fast: bool) -> Rehearsal:
+def rehearse(connection: Connection) -> Rehearsal:
     """The rehearsal of the process that serves this connection, started."""
-    predictor = connection.inference.predictor
-    rehearsed = Inference(Predictor(predictor.engine), Unlogged())
-    config = uvicorn.Config(create_app(rehearsed), lifespan="off", ws="none", log_config=None)
-    config.load()
-    kind: type[HttpConnection] = FastConnection if fast else HttpConnection
-    made = Rehearsal(connection.shared, kind, config, predictor, rehearsed)
-    made.start(asyncio.get_running_loop(), connection.state)
+    made = Rehearsal(connection.shared, connection.inference.predictor)
+    made.start(asyncio.get_running_loop())
     return made
 
 
@@ -47,16 +38,15 @@ async def seconds(number: float) -> None:
     await asyncio.sleep(number)
 
 
-@pytest.mark.parametrize("fast", [True, False])
 def test_it_runs_while_requests_are_rare_and_is_counted_nowhere(
-    engine: Engine, fast: bool, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "REST_SECONDS", 0.01)
     counted, counters = Counted(engine), WorkerCounters()
 
     async def run() -> None:
-        connection = Connection(Inference(Predictor(counted, counters)), fast)
-        rehearse(connection, fast)
+        connection = Connection(Inference(Predictor(counted, counters)), True)
+        rehearse(connection)
         written = await connection.send(USUAL)
         before, cells = counted.singles, bytes(counters.cells)
         await seconds(0.2)
@@ -78,7 +68,7 @@ def test_it_rests_without_connections_and_before_the_first_request(
 
     async def run() -> None:
         connection = Connection(Inference(Predictor(counted)), True)
-        rehearse(connection, True)
+        rehearse(connection)
         await seconds(0.05)
         assert counted.singles == 0  # no request yet
         await connection.send(USUAL)
@@ -103,13 +93,13 @@ def test_a_request_that_is_there_goes_first(
     async def run() -> None:
         counted = Counted(engine)
         connection = Connection(Inference(Predictor(counted)), True)
-        made = rehearse(connection, True)
+        made = rehearse(connection)
         await connection.send(USUAL)
         counted.singles = 0
         await seconds(2 * PERIOD_SECONDS)
         connection.protocol.data_received(USUAL)
         connection.shared.turns.end()
-        made._rehearse(connection.state)
+        made._rehearse()
         assert counted.singles == 1  # the request's own
 
     asyncio.run(run())
@@ -118,13 +108,13 @@ def test_a_request_that_is_there_goes_first(
 def test_the_policy_that_serves_now_is_rehearsed(engine: Engine) -> None:
     async def run() -> None:
         connection = Connection(Inference(Predictor(engine)), True)
-        made = rehearse(connection, True)
+        made = rehearse(connection)
         new = Counted(engine)
         connection.inference.predictor.use(new)
         await connection.send(USUAL)
         await seconds(2 * PERIOD_SECONDS)
         before = new.singles
-        made._rehearse(connection.state)
+        made._rehearse()
         assert new.singles > before
 
     asyncio.run(run())
@@ -137,28 +127,27 @@ def test_a_policy_that_fails_is_not_rehearsed(
         failing = WrappedEngine(engine)
         failing.error = RuntimeError("no forward today")
         connection = Connection(Inference(Predictor(failing)), True)
-        made = rehearse(connection, True)
+        made = rehearse(connection)
         await seconds(2 * PERIOD_SECONDS)
         for _ in range(5):
-            made._rehearse(connection.state)
+            made._rehearse()
 
     asyncio.run(run())
     assert caplog.records == []
 
 
-@pytest.mark.parametrize("fast", [True, False])
 def test_a_policy_that_fails_later_is_rehearsed_no_more(
-    engine: Engine, fast: bool, caplog: pytest.LogCaptureFixture
+    engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def run() -> None:
         failing = Counted(engine)
-        connection = Connection(Inference(Predictor(failing)), fast)
-        made = rehearse(connection, fast)
+        connection = Connection(Inference(Predictor(failing)), True)
+        made = rehearse(connection)
 
         async def rehearse_once() -> int:
             before = failing.singles
             await seconds(2 * PERIOD_SECONDS)
-            made._rehearse(connection.state)
+            made._rehearse()
             await seconds(0.001)  # of the application
             return failing.singles - before
 
@@ -174,11 +163,9 @@ def test_a_policy_that_fails_later_is_rehearsed_no_more(
     assert caplog.records == []
 
 
-@pytest.mark.parametrize("fast", [True, False])
 def test_the_cost_is_all_that_a_rehearsal_takes(
-    engine: Engine, fast: bool, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That of the application too, which runs in a task of its own."""
     monkeypatch.setattr(module, "REST_SECONDS", 0.01)
 
     class Slow(WrappedEngine):
@@ -189,8 +176,8 @@ def test_the_cost_is_all_that_a_rehearsal_takes(
             return super().one(*observation)
 
     async def run() -> None:
-        connection = Connection(Inference(Predictor(Slow(engine))), fast)
-        made = rehearse(connection, fast)
+        connection = Connection(Inference(Predictor(Slow(engine))), True)
+        made = rehearse(connection)
         await connection.send(USUAL)
         for _ in range(100):
             await seconds(0.05)
@@ -201,27 +188,12 @@ def test_the_cost_is_all_that_a_rehearsal_takes(
     asyncio.run(run())
 
 
-def test_the_date_is_encoded_ahead(engine: Engine) -> None:
-    async def run() -> None:
-        connection = Connection(Inference(Predictor(engine)), True)
-        made = rehearse(connection, True)
-        await connection.send(USUAL)
-        connection.state.default_headers = [(b"date", b"later")]
-        made._look()
-        heads = connection.shared.batcher._heads
-        assert heads.default is connection.state.default_headers
-        assert len(heads) == 1
-        assert b"\r\ndate: later\r\n" in await connection.send(USUAL)
-
-    asyncio.run(run())
-
-
 def test_a_slow_rehearsal_is_rare(engine: Engine) -> None:
     """It takes at most a twentieth of a core, whatever a forward takes."""
 
     async def run() -> None:
         connection = Connection(Inference(Predictor(engine)), True)
-        made = rehearse(connection, True)
+        made = rehearse(connection)
         due: list[float] = []
         made._loop = type("Loop", (), {"call_later": lambda _, s, __: due.append(s)})()
         connection.shared.turns.answered_at = perf_counter_ns()

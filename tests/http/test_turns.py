@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cartpole.api.inference import Inference
-from cartpole.http.failures import LOG_SECONDS, ConnectionFailures
+from cartpole.logs import QUIET_SECONDS, Failures
 from tests.support.corpus import USUAL
 from tests.support.memory import Connection, answers
 
@@ -96,10 +96,11 @@ def test_a_held_read_that_raises_costs_only_its_connection(
         bad.shared.turns.bytes_this_turn = (
             bad.shared.turns.bytes_per_turn + 1
         )  # the turn's budget is spent: other connections are deferred
-        monkeypatch.setattr(bad.protocol, "read", fail)
+        monkeypatch.setattr(bad.protocol, "_take_request", fail)
+        monkeypatch.setattr(bad.protocol, "_take_inference", fail)
         for one in (bad, good):
             one.protocol.data_received(USUAL)
-            assert one.protocol._deferred
+            assert one.protocol._is_deferred
         await good.rest()
         await asyncio.sleep(0)
         assert bad.transport.aborted
@@ -154,14 +155,15 @@ def test_the_sweep_goes_on(
         loop = asyncio.get_running_loop()
         scheduled: list[Any] = []
         monkeypatch.setattr(loop, "call_later", lambda *arguments: scheduled.append(arguments))
-        shared.clock.now += 1000
-        shared.connections._sweep(loop)
+        for one in connections:
+            one.protocol._times.idle = 1000
+        shared.connections.sweep(loop)
         assert [one.transport.aborted for one in connections] == [False, True, False]
         assert all(one.transport.closed for one in connections)  # past their time limits
         assert len(scheduled) == 1
         monkeypatch.setattr(shared.connections, "_flush", fail)
         with pytest.raises(RuntimeError):
-            shared.connections._sweep(loop)
+            shared.connections.sweep(loop)
         assert len(scheduled) == 2
 
     asyncio.run(run())
@@ -169,13 +171,16 @@ def test_the_sweep_goes_on(
 
 
 def test_errors_are_logged_once_in_a_while(
-    inference: Inference, caplog: pytest.LogCaptureFixture
+    inference: Inference, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("cartpole.logs.monotonic", lambda: now[0])
+
     async def run() -> None:
         (connection,) = together(inference, False, 1)
-        failures = ConnectionFailures(connection.shared.clock)
-        for _ in range(3 * LOG_SECONDS):
-            connection.shared.clock.now += 1
+        failures = Failures()
+        for _ in range(3 * QUIET_SECONDS):
+            now[0] += 1
             for _ in range(100):
                 try:
                     fail()

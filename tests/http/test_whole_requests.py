@@ -23,6 +23,8 @@ BAD_BODIES = {
     "bad trailer": ([CHUNKED + b"0\r\n", b"no colon\r\n\r\n"], 400),
     "too large": ([CHUNKED, b"3e9\r\n" + b"x" * 1001, b"\r\n0\r\n\r\n" + USUAL], 413),
     "too large in pieces": ([CHUNKED, *[b"64\r\n" + b"x" * 100 + b"\r\n"] * 11], 413),
+    "too large by a byte": ([CHUNKED, b"3e9\r\n", b"x" * 1001], 413),
+    "extensions of many chunks": ([CHUNKED, *[b"1;" + b"x" * 99 + b"\r\na\r\n"] * 13], 413),
     "endless extension": ([CHUNKED, b"1;", *[b"x" * 100] * 11], 413),
     "too large by its length": ([request("", "Content-Length: 1001", start=POST), b"x"], 413),
     "too large, expecting": (
@@ -54,6 +56,8 @@ def test_requests_pipelined_behind_a_body_are_answered(inference: Inference, met
                 start=start) + b"hello" + USUAL,
         request("position=0&velocity=0&angle=-1&angular_velocity=0", "Transfer-Encoding: chunked",
                 start=start) + b"5;a=b\r\nhello\r\n0\r\nX: y\r\n\r\n" + USUAL,
+        request("position=0&velocity=0&angle=-1&angular_velocity=0", "Content-Length: 5",
+                "Connection: Upgrade", "Upgrade: x", start=start) + b"hello" + USUAL,
     )  # fmt: skip
     for stream in framed:
         for cut in range(len(stream)):
@@ -62,7 +66,7 @@ def test_requests_pipelined_behind_a_body_are_answered(inference: Inference, met
 
 
 @SERVED
-def test_a_body_larger_than_uvicorns_buffer(inference: Inference, fast: bool) -> None:
+def test_a_large_body_in_pieces(inference: Inference, fast: bool) -> None:
     async def run() -> None:
         connection = reading(inference, fast, ClientLimits(body_bytes=1_000_000))
         head = request("", "Content-Length: 1000000", start=POST)
@@ -75,18 +79,28 @@ def test_a_body_larger_than_uvicorns_buffer(inference: Inference, fast: bool) ->
 
 
 @SERVED
+def test_close_as_a_trailer_has_no_effect(inference: Inference, fast: bool) -> None:
+    async def run() -> None:
+        sent = CHUNKED + b"5\r\nhello\r\n0\r\nConnection: close\r\n\r\n"
+        for parts in ([sent + USUAL + sent + OTHER], [sent, USUAL, sent, OTHER]):
+            answer = await Connection(inference, fast).send(*parts)
+            assert statuses(answer) == [405, 200, 405, 200]
+
+    asyncio.run(run())
+
+
+@SERVED
 def test_the_application_sees_no_trailers(inference: Inference, fast: bool) -> None:
     """RFC 9110, 6.5.1: they are not merged into the headers."""
 
     async def run() -> None:
-        connection = Connection(inference, fast)
         seen: list[Any] = []
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
             seen.extend(name for name, _ in scope["headers"])
             await read_body(scope, receive, send)
 
-        connection.protocol.app = app
+        connection = Connection(inference, fast, app=app)
         await connection.send(CHUNKED, b"0\r\nX-User: admin\r\n\r\n")
         assert seen == [b"host", b"transfer-encoding"]
 
@@ -143,7 +157,7 @@ def test_a_body_that_comes_while_the_service_stops(inference: Inference, fast: b
         answer = await connection.send(b"bc")
         assert statuses(answer) == [200]
         assert b"connection: close" in answer
-        assert connection.transport.closed
+        assert connection.transport.over()
 
     asyncio.run(run())
 
@@ -162,30 +176,66 @@ def test_half_close_after_a_bad_request(inference: Inference, fast: bool) -> Non
 
 
 @SERVED
-def test_a_body_that_turns_bad_while_its_answer_is_written(
-    inference: Inference, fast: bool
-) -> None:
+def test_an_idle_connection_keeps_no_body(inference: Inference, fast: bool) -> None:
     async def run() -> None:
-        go_on = asyncio.Event()
+        connection = Connection(inference, fast, ClientLimits(body_bytes=1_000_000))
+        for start in (POST, "POST /inference?{} HTTP/1.1", "GET /inference?{} HTTP/1.1"):
+            head = request("", "Content-Length: 900000", start=start)
+            for _ in range(2):
+                await connection.send(head + b"x" * 900_000)
+            reader = connection.protocol._reader
+            held = [
+                value for value in vars(reader).values() if isinstance(value, bytes | bytearray)
+            ]
+            assert sum(map(len, [*held, reader._previous.body])) < 10_000
+
+    asyncio.run(run())
+
+
+@SERVED
+def test_many_small_chunks_are_read_in_several_turns(inference: Inference, fast: bool) -> None:
+    async def run() -> None:
+        connection = reading(inference, fast)
+        connection.protocol.data_received(CHUNKED + b"1\r\na\r\n" * 900 + b"0\r\n\r\n" + USUAL)
+        assert connection.protocol._is_deferred
+        answer = await connection.send()
+        assert statuses(answer) == [200, 200]
+        assert b"\r\n\r\n900HTTP" in answer
+
+    asyncio.run(run())
+
+
+@SERVED
+def test_a_long_chunk_extension_is_not_kept(inference: Inference, fast: bool) -> None:
+    async def run() -> None:
+        connection = reading(inference, fast)
+        await connection.send(CHUNKED + b"00000000000001;", *[b"x" * 90] * 10)
+        assert len(connection.protocol._reader._line) < 20
+        answer = await connection.send(b"\r\na\r\n0\r\n\r\n")
+        assert answer.endswith(b"\r\n\r\n1")
+
+    asyncio.run(run())
+
+
+@SERVED
+def test_a_client_that_goes_takes_its_work_along(inference: Inference, fast: bool) -> None:
+    async def run() -> None:
+        ended: list[str] = []
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
-            lines = [(b"content-length", b"4")]
-            await send({"type": "http.response.start", "status": 200, "headers": lines})
-            await send({"type": "http.response.body", "body": b"ab", "more_body": True})
-            await go_on.wait()
-            await send({"type": "http.response.body", "body": b"cd"})
+            try:
+                await asyncio.sleep(1000)
+            finally:
+                ended.append(scope["path"])
 
-        connection = Connection(inference, fast)
-        connection.protocol.app = app
-        head = request("", "Transfer-Encoding: chunked", "Expect: 100-continue", start=POST)
-        connection.protocol.data_received(head)
-        while not connection.transport.written.endswith(b"ab"):
-            await asyncio.sleep(0)
-        connection.protocol.data_received(b"z\r\n")
-        go_on.set()
-        await connection.rest()
-        assert statuses(bytes(connection.transport.written)) == [200]
-        assert connection.transport.written.endswith(b"\r\n\r\nabcd")
-        assert connection.transport.over()
+        connection = Connection(inference, fast, app=app)
+        connection.protocol.data_received(request("", start=POST))
+        await asyncio.sleep(0)
+        connection.transport.abort()
+        connection.protocol.connection_lost(None)
+        await asyncio.sleep(0)
+        assert ended == ["/health/live"]
+        await asyncio.sleep(0)
+        assert not connection.state.tasks
 
     asyncio.run(run())

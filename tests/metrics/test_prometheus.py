@@ -83,15 +83,15 @@ def test_request_seconds_begin_when_the_head_was_read(engine: Engine, fast: bool
 
     async def ask() -> Connection:
         connection = Connection(Inference(predictor), fast)
-        connection.protocol.data_received(REQUEST * 3)
+        connection.protocol.data_received(REQUEST)
         time.sleep(0.02)  # the event loop is busy
         await connection.rest()
         return connection
 
     connection = asyncio.run(ask())
-    assert statuses(bytes(connection.transport.written)) == [200] * 3
+    assert statuses(bytes(connection.transport.written)) == [200]
     found = read(render_metrics(predictor.counters.shared, ABOUT))
-    assert found["cartpole_request_seconds_count", ()] == 3
+    assert found["cartpole_request_seconds_count", ()] == 1
     assert found["cartpole_request_seconds_bucket", (("le", "0.02"),)] == 0
 
 
@@ -106,11 +106,11 @@ def test_rows_are_summed() -> None:
 
 def test_every_rejection_has_a_label() -> None:
     counters = WorkerCounters()
-    for status in REJECTIONS:
-        counters.record_rejection(status)
+    for rejection in REJECTIONS:
+        counters.record_rejection(rejection)
     found = read(render_metrics(counters.shared, ABOUT))
     labels = {labels: n for (name, labels), n in found.items() if name == "cartpole_refusals_total"}
-    assert labels == {(("reason", rejection.reason),): 1 for rejection in REJECTIONS.values()}
+    assert labels == {(("reason", rejection.reason),): 1 for rejection in REJECTIONS}
 
 
 def test_the_dashboard_asks_for_metrics_that_exist(engine: Engine) -> None:

@@ -6,13 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from functools import partial
 
 import pytest
 
 from bench.machine import descendants
 from bench.server import Server, serving
+from tests.support.clients import REQUEST, connect, read_all
 from tests.support.load import RATE, Load
+from tests.support.memory import statuses
 from tests.support.paths import GOLDEN
 from tests.support.waiting import wait_for_workers, wait_until
 
@@ -49,6 +52,22 @@ def test_draining_is_told_and_still_answers() -> None:
         assert server.get("/health/ready")[0] == 200
         server.process.send_signal(signal.SIGTERM)
         wait_until_draining(server)
+        assert server.process.wait(timeout=30) == 0
+
+
+@pytest.mark.parametrize("http", ["fast", "asgi"])
+def test_clients_that_wait_to_be_accepted_are_answered(http: str) -> None:
+    """The draining ends while the process is suspended, so that it goes on with the stop."""
+    with serving("--http", http, "--drain-seconds", "1") as server, ExitStack() as stack:
+        server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: server.get("/health/ready")[0] == 503)
+        server.process.send_signal(signal.SIGSTOP)
+        clients = [stack.enter_context(connect(server)) for _ in range(50)]
+        for client in clients:
+            client.sendall(REQUEST)
+        time.sleep(1.5)
+        server.process.send_signal(signal.SIGCONT)
+        assert [statuses(read_all(client)) for client in clients] == [[200]] * len(clients)
         assert server.process.wait(timeout=30) == 0
 
 

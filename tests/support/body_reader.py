@@ -21,6 +21,4 @@ async def read_body(scope: Any, receive: Any, send: Any) -> None:
 
 
 def reading(inference: Inference, fast: bool, limits: ClientLimits = LIMITS) -> Connection:
-    connection = Connection(inference, fast, limits)
-    connection.protocol.app = read_body
-    return connection
+    return Connection(inference, fast, limits, app=read_body)

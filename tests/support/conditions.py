@@ -8,11 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from bench.certificate import make_certificate
 from cartpole.api.inference import Inference
-from cartpole.http.connection import HttpConnection
 from cartpole.http.limits import ClientLimits
 from cartpole.http.time_limits import CLOSE_SECONDS
 from cartpole.http.tls import TLSTransport
@@ -108,10 +106,7 @@ class TLSClient:
     def __init__(self, connection: Connection) -> None:
         connection.protocol.connection_lost(None)  # a connection with TLS replaces it
         self._transport = connection.transport = Transport()
-        self._server = TLSTransport(
-            connection.shared, _context(), self._make, server_state=connection.state
-        )
-        self._connection, self._received = connection, b""
+        self._server = TLSTransport(connection.shared, _context())
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
@@ -123,11 +118,7 @@ class TLSClient:
             self._flush()
             self._incoming.write(bytes(self._transport.written))
             self._transport.written.clear()
-
-    def _make(self, **_: Any) -> HttpConnection:
-        protocol: HttpConnection = self._connection._make()
-        self._connection.transport.set_protocol(protocol)
-        return protocol
+        self._transport.set_protocol(self._server._protocol)
 
     def _flush(self) -> None:
         self._server.data_received(self._outgoing.read())

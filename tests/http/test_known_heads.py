@@ -1,17 +1,17 @@
-"""Header blocks that change: the quick answers are never less strict than llhttp's."""
+"""Known header blocks: the quick answers are never less strict than the reader's."""
 
 import asyncio
 import re
-from itertools import pairwise
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cartpole.api.inference import Inference
-from cartpole.http import plain_headers
-from cartpole.http.changing_headers import NO_GAP, gap_between
-from cartpole.http.plain_headers import Plain, PlainHeaders
+from cartpole.http.known_heads import TARGET, KnownHeads
+from cartpole.http.limits import ClientLimits
+from cartpole.http.reader import RequestReader
+from cartpole.http.responses import KEPT, KEPT_HTTP_1_0, LAST
 from tests.support.corpus import USUAL, request
 from tests.support.memory import Connection, answers, both, statuses
 from tests.support.paths import GOLDEN, ROOT
@@ -38,9 +38,27 @@ blocks = st.lists(st.one_of(lines, st.sampled_from(TRACED.split(b"\r\n")[:-2])),
 )
 
 
-def parse(block: bytes) -> Plain | None:
-    """The verdict of llhttp and the head rules, without a memory of earlier blocks."""
-    return PlainHeaders().classify(block)
+def read(block: bytes) -> bytes | None:
+    """The reader's verdict: the persistence behind a GET request without a body, or None."""
+    reader = RequestReader(ClientLimits(head_bytes=100_000))
+    data = b"GET /" + block
+    is_all = reader.read(data, 0) == len(data)
+    request = reader.request
+    if not is_all or request is None or not request.is_whole or reader.body_has_begun:
+        return None
+    if not request.keep_alive:
+        return LAST
+    return KEPT if request.version == "1.1" else KEPT_HTTP_1_0
+
+
+def learned(*blocks: bytes) -> KnownHeads:
+    """What has learned those of the blocks that the reader takes, as a connection teaches it."""
+    heads = KnownHeads()
+    for block in blocks:
+        persistence = read(block)
+        if persistence is not None:
+            heads.learn(TARGET + block, persistence)
+    return heads
 
 
 def changed(block: bytes) -> bytes:
@@ -64,29 +82,14 @@ def changed(block: bytes) -> bytes:
 @example([TRACED, TRACED.replace(b"Accept: */*", b"X: a\rb")])
 @example([TRACED, TRACED.replace(b"Accept: */*", b" folded")])
 @example([TRACED, TRACED.replace(b"1.1", b"1.0")])
-def test_whatever_came_before_the_answer_is_llhttps(found: list[bytes]) -> None:
-    headers = PlainHeaders()
-    for block in (TRACED, *found):
-        is_kept = headers.query_end(b"?" + block, 0) > 0
-        is_last = headers.last_query_end(b"?" + block, 0) > 0
-        assert not is_kept or parse(block) is Plain.KEPT
-        assert not is_last or parse(block) is Plain.LAST
-        assert headers.classify(block) is parse(block)
-
-
-@settings(max_examples=500, deadline=None)
-@given(st.lists(blocks, min_size=2, max_size=6))
-@example([TRACED, TRACED.replace(b"Accept", b"X"), TRACED.replace(b"Accept", b"Host")])
-@example([TRACED, TRACED.replace(b"10.0", b"9"), TRACED.replace(b"10.0", b"1\r\nHost: x")])
-@example([TRACED, TRACED.replace(b"*/*", b"*"), TRACED.replace(b"*/*", b"*\r\nTE:x\r\n folded")])
-@example([TRACED, TRACED.replace(b"*/*", b"*"), TRACED.replace(b"*/*", b"*\rX: y")])
-def test_what_fits_a_gap_is_plain(found: list[bytes]) -> None:
-    kept = [block for block in found if parse(block) is Plain.KEPT]
-    for former, block in pairwise(kept):
-        gap = gap_between(former, block) if former != block else NO_GAP
-        for any_block in found:
-            if gap.query_end(b"?" + any_block, 0) > 0:
-                assert parse(any_block) is Plain.KEPT
+def test_whatever_came_before_the_answer_is_the_readers(found: list[bytes]) -> None:
+    for number in range(len(found) + 1):
+        heads = learned(TRACED, *found[:number])
+        for block in found:
+            for _ in range(2):  # the first time may leave a gap
+                end, persistence = heads.find(TARGET + block)
+                assert end in (-1, len(TARGET))
+                assert end < 0 or persistence is read(block)
 
 
 # At the end of a gap: what a line begins with that is not neutral, or no line at all.
@@ -95,10 +98,13 @@ BROKEN = [b"Host:", b"Transfer-", b"Content-L", b"Proxy-", b"Expect:", b"nothing
 
 @pytest.mark.parametrize("broken", BROKEN)
 def test_a_gap_ends_with_a_whole_line(broken: bytes) -> None:
-    gap = gap_between(TRACED, TRACED.replace(b"*/*", b"text/html"))
-    assert gap.query_end(b"?" + TRACED.replace(b"*/*", b"a\r\nTE: b"), 0) == 1
-    assert gap.query_end(b"?" + TRACED.replace(b"*/*", b"a\r\n" + broken), 0) == -1
-    assert gap.query_end(b"?" + TRACED.replace(b"*/*", b"a\r\nTE: b\r\n" + broken), 0) == -1
+    heads = learned(TRACED)
+    assert heads.find(TARGET + TRACED.replace(b"*/*", b"text/html"))[0] > 0  # leaves the gap
+    for lines, is_known in ((b"a\r\nTE: b", True), (b"a\r\n" + broken, False)):
+        end, _ = heads.find(TARGET + TRACED.replace(b"*/*", lines))
+        assert (end == len(TARGET)) == is_known
+    end, _ = heads.find(TARGET + TRACED.replace(b"*/*", b"a\r\nTE: b\r\n" + broken))
+    assert end == -1
 
 
 @pytest.mark.parametrize("broken", BROKEN)
@@ -119,45 +125,69 @@ def test_no_group_has_a_possessive_quantifier() -> None:
         assert not re.search(r"\)[*+?]\+", without_classes), path
 
 
-def test_a_gap_begins_before_a_name_that_changes() -> None:
-    first, second = TRACED.replace(b"Accept", b"X-1"), TRACED.replace(b"Accept", b"Y")
-    gap = gap_between(first, second)
-    for block in (first, second, TRACED):
-        assert gap.query_end(b"q" + block, 0) == 1
-
-
 @pytest.mark.parametrize("name", [b"traceparent", b"Cookie", b"X-Forwarded-For", b"User-Agent"])
 def test_a_gap_is_found_for_a_value_of_any_length(name: bytes) -> None:
     first, second, third = (
         TRACED.replace(b"Accept: */*", b"%b: %b" % (name, b"c" * size)) for size in (1, 0, 99)
     )
-    gap = gap_between(first, second)
+    heads = learned(first)
+    assert heads.find(TARGET + second)[0] > 0
+    heads._templates.clear()  # only the gap is left
     for block in (first, second, third):
-        assert gap.query_end(b"GET /?q" + block, 5) == 7
-    assert gap.query_end(b"GET /?q" + TRACED.replace(b"Accept", b"Host"), 5) == -1
+        assert heads.find(TARGET + b"q" + block) == (len(TARGET) + 1, KEPT)
+    assert heads.find(TARGET + b"q" + TRACED.replace(b"Accept", b"Host"))[0] == -1
 
 
-def test_what_differs_in_more_than_neutral_lines_has_no_gap() -> None:
-    for other in (
-        TRACED.replace(b"Host: a", b"Host: b"),
-        TRACED.replace(b"Cookie: a=b", b"Connection: keep-alive").replace(b"*/*", b"*"),
-        TRACED.replace(b"1.1", b"1.0"),
-    ):
-        assert gap_between(TRACED, other) is NO_GAP
+@pytest.mark.parametrize("line", [b"Host: a.example:3000", b"Connection: close"])
+def test_a_gap_holds_no_line_that_must_stay(line: bytes) -> None:
+    host = b"" if line.startswith(b"Host") else b"Host: a\r\n"
+    block = VERSION + host + b"X: 1\r\n%b\r\nY: 2\r\n\r\n" % line
+    assert read(block) is not None
+    heads = learned(block)
+    assert heads.find(TARGET + block.replace(b"X: 1", b"X: 3").replace(b"Y: 2", b"Y: 4"))[0] > 0
+    without = block.replace(line, b"Z: 5")
+    assert heads.find(TARGET + without)[0] == -1
+    assert heads.find(TARGET + without.replace(b"Z: 5\r\n", b""))[0] == -1
 
 
-def test_values_that_change_are_not_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    headers = PlainHeaders()
-    last = changed(TRACED).replace(b"Accept: */*", b"Connection: close")
-    assert headers.classify(TRACED) is Plain.KEPT
-    assert headers.classify(last) is Plain.LAST
-    monkeypatch.setattr(plain_headers, "_parse", None)  # calling it would raise
-    assert headers.classify(changed(TRACED)) is Plain.KEPT
-    assert headers.query_end(b"q" + changed(TRACED), 0) == 1
-    assert headers.last_query_end(b"q" + changed(last), 0) == 1
-    for block in (last, changed(last)):
-        assert headers.last_query_end(b"q" + block, 0) == 1
-        assert headers.query_end(b"q" + block, 0) == -1
+def test_values_that_change_are_known() -> None:
+    blocks = {
+        TRACED: KEPT,
+        TRACED.replace(b"Accept: */*", b"Connection: close"): LAST,
+        TRACED.replace(b"Accept: */*", b"Connection: Upgrade, close"): LAST,
+        TRACED.replace(b"1.1", b"1.0", 1): LAST,
+        TRACED.replace(b"1.1", b"1.0", 1).replace(
+            b"Accept: */*", b"Connection: keep-alive"
+        ): KEPT_HTTP_1_0,
+    }
+    for block, persistence in blocks.items():
+        heads = learned(TRACED, block)
+        for each in (block, changed(block), changed(block)):
+            assert heads.find(TARGET + b"q" + each) == (len(TARGET) + 1, persistence)
+
+
+def test_http_1_0_is_told_that_the_connection_is_kept(inference: Inference) -> None:
+    for path in (f"/inference?{GOLDEN}", "/health/live"):
+        kept = request("", "Connection: keep-alive", start=f"GET {path} HTTP/1.0{{}}")
+        answer = both(inference, [kept, kept, USUAL])
+        assert statuses(answer) == [200] * 3
+        assert answer.count(b"\r\nconnection: keep-alive\r\n") == 2
+
+
+@pytest.mark.parametrize("options", ["Upgrade, close", "close, Upgrade"])
+def test_close_beside_an_offer_to_upgrade(inference: Inference, options: str) -> None:
+    offering = request(GOLDEN, "Connection: Upgrade", "Upgrade: x")
+    closing = request(GOLDEN, f"Connection: {options}", "Upgrade: x")
+    answer = both(inference, [offering, offering, closing, USUAL])
+    assert statuses(answer) == [200] * 3
+    assert answer.count(b"connection: close") == 1
+
+
+def test_a_block_that_is_long_or_of_another_path_is_not_learned() -> None:
+    heads = KnownHeads()
+    for head in (b"", b"GET /inference HTTP/1.1\r\n\r\n", b"GET /x" + TRACED, TARGET):
+        heads.learn(head, KEPT)
+    assert not heads._templates
 
 
 def test_what_is_remembered_is_bounded(inference: Inference) -> None:
@@ -166,15 +196,15 @@ def test_what_is_remembered_is_bounded(inference: Inference) -> None:
         for number in range(150):
             block = request(GOLDEN, *(f"X-{n}: {number}" for n in range(number % 30)))
             await connection.send(block)
-        assert len(connection.shared.plain_headers._kept) <= 31
+        assert len(connection.shared.known_heads._templates) <= 31
         assert len(answers(bytes(connection.transport.written))) == 150
 
     asyncio.run(run())
-    headers = PlainHeaders()
+    heads = KnownHeads()
     for number in range(1, 2000):
         for end in (b"Host: a\r\n\r\n", b"Connection: close\r\nHost: a\r\n\r\n"):
-            assert headers.classify(VERSION + b"X: y\r\n" * number + end)
-    assert len(headers._kept) + len(headers._last) <= 128
+            heads.learn(TARGET + VERSION + b"X: y\r\n" * number + end, KEPT)
+    assert len(heads._templates) <= 64
 
 
 def test_both_ways_answer_requests_whose_headers_change(inference: Inference) -> None:
