@@ -82,8 +82,8 @@ class Connection(asyncio.Protocol):
                     self._usual_end, self._usual_persistence = data[query_end:], persistence
             observation = parse_usual(data, len(TARGET), query_end)
             if observation is not None:
-                self._answers.infer(observation, persistence)
                 self._is_ready = persistence is not LAST
+                self._answers.infer(observation, persistence)
                 if read:
                     turns.bytes_this_turn = read + size
                 elif self._connections.is_one():  # nobody else can ask in this turn
@@ -103,7 +103,7 @@ class Connection(asyncio.Protocol):
         self._turns.count(len(data))
         self._times.idle = 0
         self._answers.answer(request)
-        self._is_ready = self._answers.phase is OPEN and self._answers.may_be_fast()
+        self._is_ready &= self._answers.phase is OPEN and self._answers.may_be_fast()
         return True
 
     def eof_received(self) -> bool:

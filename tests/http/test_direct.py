@@ -233,3 +233,31 @@ def test_whatever_is_answered_is_an_answer_to_polling_and_rehearsal(
             assert turns.answered_at > 0
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("name", ["rows", "usual"])
+def test_no_answer_is_begun_while_the_one_before_is_not_read(
+    inference: Inference, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The transport pauses writing from within its write, and TLS may have more to read."""
+
+    async def run() -> None:
+        sent = REQUESTS["rows"][0] if name == "rows" else USUAL
+        connection = Connection(inference, True)
+        await connection.send(sent, sent)
+        write = connection.transport.write
+
+        def write_and_pause(data: bytes) -> None:
+            write(data)
+            connection.protocol.pause_writing()
+
+        monkeypatch.setattr(connection.transport, "write", write_and_pause)
+        for _ in range(3):
+            connection.protocol.data_received(sent)
+        await asyncio.sleep(0)
+        assert statuses(bytes(connection.transport.written)) == [200] * 3
+        monkeypatch.undo()
+        connection.protocol.resume_writing()
+        assert statuses(await connection.send()) == [200] * 5
+
+    asyncio.run(run())
