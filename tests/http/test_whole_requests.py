@@ -12,6 +12,7 @@ from cartpole.api.inference import Inference
 from cartpole.http.connections import UNFINISHED_GRACE_SECONDS
 from cartpole.http.limits import ClientLimits
 from tests.support.body_reader import read_body, reading
+from tests.support.conditions import TLSClient
 from tests.support.corpus import CHUNKED, EXPECTING, OTHER, POST, USUAL, request
 from tests.support.memory import SERVED, Connection, both, statuses, wait
 
@@ -237,5 +238,24 @@ def test_a_client_that_goes_takes_its_work_along(inference: Inference, fast: boo
         assert ended == ["/health/live"]
         await asyncio.sleep(0)
         assert not connection.state.tasks
+
+    asyncio.run(run())
+
+
+def test_bytes_behind_a_close_notify_are_not_kept(inference: Inference) -> None:
+    """An answer is still awaited, so the transport goes on reading."""
+
+    async def run() -> None:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await asyncio.sleep(1000)
+
+        client = TLSClient(Connection(inference, False, app=app))
+        client.send(request("", start=POST))
+        client.close_notify()
+        for _ in range(100):
+            client._server.data_received(b"x" * 10_000)
+        assert client._server._incoming.pending < 10_000
+        client._server.connection_lost(None)
+        await asyncio.sleep(0)
 
     asyncio.run(run())
