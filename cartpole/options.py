@@ -1,5 +1,6 @@
 """Settings as options of click: strict types, an environment given as a mapping, grouped help."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
@@ -42,6 +43,19 @@ class Switch(click.types.BoolParamType):
         return super().convert(value, param, ctx)
 
 
+class FileMode(click.ParamType[int]):
+    """Permissions of a file, as three octal digits, with or without a 0 before them."""
+
+    name = "mode"
+
+    def convert(self, value: Any, param: Parameter | None, ctx: Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        if not re.fullmatch("0?[0-7]{3}", value):
+            self.fail(f"{value!r} is not a mode of three octal digits, such as 0660.", param, ctx)
+        return int(value, 8)
+
+
 class Host(click.types.StringParamType):
     """A host name or an IP address."""
 
@@ -54,7 +68,6 @@ class Host(click.types.StringParamType):
 
 
 ANY_FILE = click.Path(readable=False, path_type=Path)  # checked when it is opened
-READABLE_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 def setting(

@@ -17,8 +17,8 @@ from cartpole.policy.contract import (
     Logits,
     Observation,
 )
-from cartpole.policy.engine import make_engine, set_threads
-from cartpole.policy.loading import BadPolicy, Policy
+from cartpole.policy.engine import make_engine, one_thread, set_threads
+from cartpole.policy.loading import BadPolicy, Policy, read_file
 from cartpole.policy.loading import load as load_policy
 from cartpole.settings import BUNDLED_MODEL
 
@@ -36,6 +36,8 @@ __all__ = [
     "checked",
     "load",
     "load_engine",
+    "make_engine",
+    "read_file",
     "set_threads",
 ]
 
@@ -154,17 +156,22 @@ class Predictor:
             yield found
 
 
-def load_engine(path: Path, engine: str) -> Engine:
+def load_engine(path: Path, engine: str, content: bytes | None = None) -> Engine:
     """The engine that serves a model file: "torchscript", "native" or "auto".
+
+    Args:
+        content: of the file, if it was read already.
 
     Raises:
         BadPolicy: the file can't be served, or not by this engine. The text says why.
     """
-    return make_engine(load_policy(path), engine)
+    return make_engine(load_policy(path, content), engine)
 
 
 def load(path: Path | str = BUNDLED_MODEL, engine: str = "torchscript") -> Predictor:
     """Load a model file for use from Python.
+
+    It is checked in this thread alone. PyTorch's number of threads stays the caller's.
 
     Args:
         path: a TorchScript file, float32[n, 4] -> (logits float32[n, 2], value float32[n, 1]); by
@@ -175,7 +182,8 @@ def load(path: Path | str = BUNDLED_MODEL, engine: str = "torchscript") -> Predi
     Raises:
         BadPolicy: the file can't be served, or not by this engine. The text says why.
     """
-    return Predictor(load_engine(Path(path), engine))
+    with one_thread():  # the caller may fork
+        return Predictor(load_engine(Path(path), engine))
 
 
 def checked(row: Sequence[float], number: int | None = None) -> Observation:

@@ -21,9 +21,8 @@ def serve(argv: list[str]) -> int:
     import logging
 
     from cartpole import logs
-    from cartpole.process import resources, worker
     from cartpole.process.exit_codes import EXIT_START, EXIT_USAGE
-    from cartpole.process.sockets import bind_sockets
+    from cartpole.process.sockets import bind_sockets, raise_descriptor_limit
     from cartpole.settings import BadSettings, read
 
     try:
@@ -32,16 +31,18 @@ def serve(argv: list[str]) -> int:
         print(f"cartpole: {error}", file=sys.stderr)
         return EXIT_USAGE
     logs.configure(settings)
+    signals.add_cleanup(logs.finish)
     try:
         with bind_sockets(settings) as sockets:
-            resources.raise_descriptor_limit(settings.limit_connections)
+            raise_descriptor_limit(settings.limit_connections)
             if settings.workers == 1:
-                if settings.pin:
-                    resources.pin_to_core(min(os.sched_getaffinity(0)))
-                return worker.serve(settings, sockets)
+                # It imports PyTorch, which takes a second or more: not before all this is good.
+                from cartpole.process.worker import serve_alone
+
+                return serve_alone(settings, sockets[0])
             from cartpole.process.supervisor import Supervisor
 
-            return Supervisor(settings, sockets, worker.serve_worker).supervise()
+            return Supervisor(settings, argv, sockets).supervise()
     except OSError as error:
         logging.getLogger("cartpole").error("%s", error)
         return EXIT_START

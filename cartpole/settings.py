@@ -13,7 +13,7 @@ import click
 
 from cartpole.options import (
     ANY_FILE,
-    READABLE_FILE,
+    FileMode,
     GroupedCommand,
     Host,
     Setting,
@@ -83,6 +83,9 @@ class Settings:
     uds: Path | None = setting(
         None, WHERE, ANY_FILE, "Unix socket to listen on, in place of a TCP port.", "SOCKET"
     )
+    uds_mode: int = setting(
+        0o666, WHERE, FileMode(), "Permissions of the Unix socket, octal.", "MODE", shown="0666"
+    )
 
     workers: int = number(1, PROCESSES, 1, 1024, "COUNT", "Processes that serve.")
     pin: bool = switch(PROCESSES, "Pin each worker to a core of its own.")
@@ -145,9 +148,9 @@ class Settings:
     access_log: bool = switch(LOGS, "Log a line per request.")
 
     ssl_certfile: Path | None = setting(
-        None, TLS, READABLE_FILE, "Certificate, PEM; the service then speaks https.", "FILE"
+        None, TLS, ANY_FILE, "Certificate, PEM; the service then speaks https.", "FILE"
     )
-    ssl_keyfile: Path | None = setting(None, TLS, READABLE_FILE, "Private key, PEM.", "FILE")
+    ssl_keyfile: Path | None = setting(None, TLS, ANY_FILE, "Private key, PEM.", "FILE")
 
 
 def _settings(**values: Any) -> Settings:

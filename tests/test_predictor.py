@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 import cartpole
+from cartpole import predictor
 from cartpole.predictor import MAX_ROWS, Predictor, load
 from cartpole.settings import BUNDLED_MODEL
 from tests.support.wrapped_engine import WrappedEngine
@@ -92,6 +94,51 @@ def test_the_policy_can_be_replaced(policy: Predictor) -> None:
 def test_what_cannot_be_loaded(tmp_path: Path) -> None:
     with pytest.raises(cartpole.BadPolicy, match=r"none\.pt: No such file"):
         load(str(tmp_path / "none.pt"))
+
+
+@pytest.fixture
+def threads() -> Iterator[int]:
+    """A number of threads that is nobody's default."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(7)
+    yield 7
+    torch.set_num_threads(before)
+
+
+def test_loading_keeps_the_number_of_threads(
+    threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    real = predictor.load_engine
+
+    def load_engine(path: Path, engine: str) -> predictor.Engine:
+        found.append(torch.get_num_threads())
+        return real(path, engine)
+
+    monkeypatch.setattr(predictor, "load_engine", load_engine)
+    load()
+    assert torch.get_num_threads() == threads
+    with pytest.raises(cartpole.BadPolicy):
+        load(tmp_path)
+    assert torch.get_num_threads() == threads
+    assert found == [1, 1]
+
+
+FORK = """
+import os, signal, cartpole, torch
+torch.set_num_threads(4)
+policy = cartpole.load()
+if child := os.fork():
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+else:
+    signal.alarm(20)
+    os._exit(policy.batch([(0, 0, -1, 0)] * 256) != [policy(0, 0, -1, 0)] * 256)
+"""
+
+
+def test_a_child_answers_after_a_fork() -> None:
+    done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("0\n", "")
 
 
 def test_the_package_exports_what_it_documents() -> None:

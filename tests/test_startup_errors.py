@@ -1,6 +1,7 @@
 """Trouble at start-up: bad settings and files, addresses in use, closed descriptors, no NumPy."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -10,7 +11,9 @@ import pytest
 
 from bench.server import free_port
 from cartpole.settings import BUNDLED_MODEL
-from tests.support.processes import SERVE, start_error
+from tests.support.processes import start_error
+from tests.support.tripwire import tripped
+from tests.support.waiting import wait_until
 
 
 def test_port_in_use() -> None:
@@ -41,7 +44,12 @@ def test_bad_settings() -> None:
 def test_bad_models_stop_the_start(tmp_path: Path, workers: str) -> None:
     cut = tmp_path / "cut.pt"
     cut.write_bytes(BUNDLED_MODEL.read_bytes()[:10_000])
-    for path, reason in ((cut, "not a TorchScript file"), (tmp_path / "no.pt", "No such file")):
+    os.mkfifo(tmp_path / "fifo")
+    for path, reason in (
+        (cut, "not a TorchScript file"),
+        (tmp_path / "no.pt", "No such file"),
+        (tmp_path / "fifo", "not a regular file"),
+    ):
         code, line = start_error("--model", str(path), "--port", "0", "--workers", workers)
         assert code == 3
         assert f"{path}: {reason}" in line
@@ -49,24 +57,29 @@ def test_bad_models_stop_the_start(tmp_path: Path, workers: str) -> None:
 
 def test_nobody_can_connect_before_it_is_ready(tmp_path: Path) -> None:
     """The port is bound first, so that a start fails early, but listens only when ready."""
-    model = tmp_path / "model.pt"
-    os.mkfifo(model)  # the start blocks here until something is written
     port = free_port()
-    process = subprocess.Popen([*SERVE, "--port", str(port), "--model", str(model)], stderr=-1)
+    command = [*tripped("cartpole.process.server", signal.SIGSTOP), "--port", str(port)]
+    process = subprocess.Popen(command, stderr=-1)
     try:
-        with open(model, "wb"), pytest.raises(ConnectionRefusedError):
+        state = Path(f"/proc/{process.pid}/stat")
+        wait_until(lambda: state.read_text().rpartition(") ")[2].startswith("T"))
+        with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port))
     finally:
         process.kill()
         process.communicate()
 
 
-def test_bad_certificate(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_bad_certificate(tmp_path: Path, workers: str) -> None:
     bad = tmp_path / "bad.pem"
     bad.write_text("none")
-    code, line = start_error("--ssl-certfile", str(bad), "--port", "0")
-    assert code == 3
-    assert "--ssl-certfile" in line
+    for path, reason in ((bad, "can't load --ssl-certfile"), (tmp_path / "no.pem", "No such file")):
+        flags = ("--ssl-certfile", str(path), "--port", "0", "--workers", workers)
+        code, line = start_error(*flags)
+        assert code == 3
+        assert "--ssl-certfile" in line
+        assert reason in line
 
 
 def run(redirections: str, program: str) -> subprocess.CompletedProcess[str]:

@@ -14,19 +14,25 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cartpole import logs
 from cartpole.integrations import probe
 from cartpole.integrations.endpoints import Publisher
-from cartpole.integrations.ray_command import STEP_SECONDS, Command, PolicyRefused, read_policy
-from cartpole.integrations.ray_control import Control
+from cartpole.integrations.ray_command import (
+    CLAIM_SECONDS,
+    NAME,
+    NAMESPACE,
+    STEP_SECONDS,
+    Command,
+    PolicyRefused,
+    make_control,
+    read_policy,
+)
 from cartpole.integrations.ray_fleet import Fleet
+from cartpole.process import signals
 from cartpole.process.exit_codes import EXIT_OK, EXIT_START, EXIT_USAGE
 from cartpole.settings import BUNDLED_MODEL, BadSettings, Settings, read
 
-NAMESPACE = NAME = "cartpole"
-CLAIM_SECONDS = 15  # for Ray to end what a killed command has left
 STOP_GRACE_SECONDS = 5  # for a replica to stop, on top of the drain and the shutdown time-out
 CHOSEN = ("--host", "--port", "--uds", "--model", "--reuse-port", "--no-reuse-port")
 
@@ -84,7 +90,7 @@ def run(plan: Plan, address: str | None = None) -> None:
         tls = probe.trusting_context() if settings.ssl_certfile else None
         fleet = Fleet(plan.port, plan.flags, drain_seconds, publisher, tls)
         fleet.use(policy)
-        asyncio.run(Command(fleet, control, read_again).run())
+        asyncio.run(Command(fleet, plan.replicas, control, read_again).run())
     except RayError as error:
         raise RayFailure(f"Ray has ended: {error}".splitlines()[0]) from error
 
@@ -127,16 +133,12 @@ def _connect(address: str | None) -> None:
 
 
 def _claim(replicas: int) -> Any:
-    """Make the Control actor, on this command's own node: it ends with the command."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    make = ray.remote(Control).options(
-        name=NAME, namespace=NAMESPACE, num_cpus=0, scheduling_strategy=here
-    )
+    """Make the Control actor, which only one command of a cluster has."""
     deadline = time.monotonic() + CLAIM_SECONDS
     while True:
         try:
-            return make.remote(replicas)
-        except ValueError as error:  # the name is taken
+            return make_control(replicas)
+        except ValueError as error:
             if time.monotonic() > deadline:
                 raise RayFailure("another cartpole runs on this cluster") from error
             time.sleep(STEP_SECONDS)
@@ -194,4 +196,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    ray.shutdown()
+    # A load that hangs may be in C++, where the interpreter's shutdown would abort the process.
+    signals.exit_immediately(code)

@@ -9,8 +9,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cartpole.integrations.ray_fleet import Fleet
+import ray
+from ray._private import worker
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cartpole.integrations.ray_fleet import Fleet
+from cartpole.process.reloading import Reloader
+
+NAMESPACE = NAME = "cartpole"  # of the Control actor
+CLAIM_SECONDS = 15  # for Ray to free the name of a Control actor that has ended
 STEP_SECONDS = 0.2
 
 logger = logging.getLogger("cartpole")
@@ -26,17 +34,57 @@ def read_policy(path: Path, engine: str) -> bytes:
     Raises:
         PolicyRefused: it can't be served.
     """
-    from cartpole.predictor import BadPolicy, load_engine, set_threads  # --scale needs no PyTorch
+    from cartpole.predictor import (  # --scale needs no PyTorch
+        BadPolicy,
+        load_engine,
+        read_file,
+        set_threads,
+    )
 
     set_threads(1)  # more would wait for each other, where other programs run
     try:
-        policy = load_engine(path, engine).policy
-        content = path.read_bytes()
-    except (BadPolicy, OSError) as error:
+        content = read_file(path)
+        load_engine(path, engine, content)
+    except BadPolicy as error:
         raise PolicyRefused(str(error)) from error
-    if hashlib.sha256(content).hexdigest() != policy.sha256:
-        raise PolicyRefused(f"model {path}: it changed while it was read")
     return content
+
+
+class Control:
+    """The actor through which `--scale` reaches the command: how many are wanted, and ready."""
+
+    def __init__(self, wanted: int) -> None:
+        self._wanted, self._ready = wanted, 0
+
+    def scale(self, wanted: int) -> None:
+        """Want this number from now on."""
+        self._wanted = wanted
+
+    def report(self, ready: int) -> int:
+        """Note how many are ready. Returns how many are wanted."""
+        self._ready = ready
+        return self._wanted
+
+    def state(self) -> tuple[int, int]:
+        """How many are wanted, and how many were ready when the command last looked."""
+        return self._wanted, self._ready
+
+
+def make_control(wanted: int) -> Any:
+    """Make the Control actor, on this command's own node: it ends with the command.
+
+    Raises:
+        ValueError: there is one, of another command or of one that has just ended.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    options = {"name": NAME, "namespace": NAMESPACE, "num_cpus": 0, "scheduling_strategy": here}
+    return ray.remote(Control).options(**options).remote(wanted)
+
+
+def _check_node() -> None:
+    """Raises RayError if Ray has ended on this machine. Its own calls may take a minute then."""
+    if worker._global_node.raylet_socket_name not in Path("/proc/net/unix").read_text():
+        raise RayError("its node on this machine has ended")
 
 
 class Command:
@@ -46,16 +94,16 @@ class Command:
     policy again.
     """
 
-    def __init__(self, fleet: Fleet, control: Any, read: Callable[[], bytes]) -> None:
+    def __init__(self, fleet: Fleet, wanted: int, control: Any, read: Callable[[], bytes]) -> None:
         """Make a command that does nothing yet.
 
         Args:
-            control: the handle of the Control actor.
+            control: the handle of the Control actor, which wants that many as well.
             read: reads and checks the policy; raises PolicyRefused.
         """
-        self._fleet, self._control, self._read = fleet, control, read
-        self._is_stopping, self._is_told_to_read = asyncio.Event(), False
-        self._reading: asyncio.Task[None] | None = None
+        self._fleet, self._wanted, self._control = fleet, wanted, control
+        self._reloader = Reloader(read, self._use)
+        self._is_stopping = asyncio.Event()
 
     async def run(self) -> None:
         """Returns once the replicas have ended.
@@ -66,17 +114,44 @@ class Command:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._is_stopping.set)
-        loop.add_signal_handler(signal.SIGHUP, self._request_policy)
+        loop.add_signal_handler(signal.SIGHUP, self._reloader.request)
+        following = asyncio.create_task(self._follow_control())
         while not self._is_stopping.is_set():
-            wanted = await self._control.report.remote(len(self._fleet.ready))
-            await self._fleet.step(wanted)
-            self._start_reading()
+            _check_node()
+            self._fleet.step(self._wanted)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._is_stopping.wait(), STEP_SECONDS)
+            if following.done():
+                following.result()
+        following.cancel()
         logger.info("draining %d replicas", len(self._fleet.members))
         self._is_stopping.clear()
         await self._drain()
         logger.info("stopped")
+
+    async def _follow_control(self) -> None:
+        """Learn from the Control actor how many replicas are wanted; make it again if it is lost.
+
+        If another command has taken its name meanwhile, this one stops.
+        """
+        refusals = 0
+        while refusals * STEP_SECONDS < CLAIM_SECONDS:
+            try:
+                self._wanted = await self._control.report.remote(len(self._fleet.ready))
+                refusals = 0
+            except ActorUnavailableError:
+                pass  # it may answer again
+            except RayActorError:
+                _check_node()
+                ray.kill(self._control)  # or this process would keep its name taken
+                try:
+                    self._control = make_control(self._wanted)
+                    logger.error("the control actor was lost, and is made again")
+                except ValueError:
+                    refusals += 1
+            await asyncio.sleep(STEP_SECONDS)
+        logger.error("another cartpole has taken over this cluster")
+        self._is_stopping.set()
 
     async def _drain(self) -> None:
         draining = asyncio.create_task(self._fleet.stop())
@@ -87,19 +162,6 @@ class Command:
         self._fleet.kill()
         await self._fleet.publisher.last([])
 
-    def _request_policy(self) -> None:
-        self._is_told_to_read = True
-
-    def _start_reading(self) -> None:
-        if self._is_told_to_read and (self._reading is None or self._reading.done()):
-            self._is_told_to_read = False
-            self._reading = asyncio.create_task(self._read_policy())
-
-    async def _read_policy(self) -> None:
-        try:
-            policy = await asyncio.to_thread(self._read)
-        except PolicyRefused as error:
-            logger.error("reload rejected, still serving the previous policy: %s", error)
-            return
+    def _use(self, policy: bytes) -> None:
         self._fleet.use(policy)
         logger.info("reload: rolling out sha256 %s", hashlib.sha256(policy).hexdigest()[:12])

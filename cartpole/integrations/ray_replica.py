@@ -14,6 +14,7 @@ from pathlib import Path
 import ray
 
 from cartpole.integrations.endpoints import join
+from cartpole.process.sockets import claim_address
 
 
 class Replica:
@@ -97,23 +98,20 @@ def make_folder(name: str) -> Path:
 def claim_port(host: str, port: int) -> tuple[int, socket.socket]:
     """The first free TCP port from this one up, and the claim that keeps it from other actors.
 
-    The child binds the port only later. The claim is an abstract Unix socket, which the kernel
-    frees when this process ends.
+    The child binds the port only later.
 
     Raises:
         OSError: no port is free.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for candidate in range(port, 2**16):
-        claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
-            claim.bind(f"\0cartpole-replica-{join(host, candidate)}")
             with socket.socket(family) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind((host, candidate))
-            return candidate, claim
+            # Not host:port itself, which the child claims.
+            return candidate, claim_address(f"replica {join(host, candidate)}")
         except OSError as error:
-            claim.close()
             if error.errno != errno.EADDRINUSE:
                 raise
     raise OSError(errno.EADDRINUSE, f"no port of {host} from {port} up is free")

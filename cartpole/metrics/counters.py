@@ -10,7 +10,6 @@ import time
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from cartpole.metrics.rejections import REJECTIONS, Rejection
 from cartpole.metrics.routes import BATCH_ROUTES, ROUTES, statuses_of
@@ -74,6 +73,9 @@ class _Columns:
 
 COLUMNS = _Columns()
 
+# Rows of a supervisor, of its template, and of the first of its workers.
+SUPERVISOR_ROW, TEMPLATE_ROW, FIRST_WORKER_ROW = range(3)
+
 # Plain globals: the hot methods below look up no attributes of COLUMNS.
 _REQUEST, _FORWARD = COLUMNS.request_seconds, COLUMNS.inference_seconds
 _DURATION_SUM = len(MICROSECONDS) + 1
@@ -90,23 +92,22 @@ class SharedCounters:
     with all its counts.
     """
 
-    def __init__(self, rows: int, path: Path | None = None) -> None:
-        """Raises OSError if the file can't be mapped."""
+    def __init__(self, rows: int, descriptor: int | None = None) -> None:
+        """Make rows in a file, or in this process.
+
+        Raises:
+            OSError: the file can't be mapped.
+        """
         size = rows * COLUMNS.width * 8
-        self._memory = mmap.mmap(-1, size) if path is None else _map(path, size)
+        self._memory = mmap.mmap(-1, size) if descriptor is None else _map(descriptor, size)
         cells = memoryview(self._memory).cast("q")
         width = COLUMNS.width
         self.rows = [cells[row * width : (row + 1) * width] for row in range(rows)]
 
     @classmethod
-    def for_workers(cls, workers: int, path: Path) -> "SharedCounters":
-        """Counters of a supervisor and its workers, with room to replace every worker twice."""
-        return cls(3 * workers + 1, path)
-
-    @staticmethod
-    def create_file() -> Path:
-        """An anonymous file that other processes can map. It lives as long as this process."""
-        return Path(f"/proc/{os.getpid()}/fd/{os.memfd_create('cartpole-metrics')}")
+    def for_workers(cls, workers: int, descriptor: int) -> "SharedCounters":
+        """Counters of a supervisor, a template and workers, each of which can be replaced twice."""
+        return cls(FIRST_WORKER_ROW + 3 * workers, descriptor)
 
     def clear_gauges(self, row: int) -> None:
         """Clear the present state of a worker that has ended. Its counts stay."""
@@ -124,12 +125,11 @@ class SharedCounters:
         return True
 
 
-def _map(path: Path, size: int) -> mmap.mmap:
+def _map(descriptor: int, size: int) -> mmap.mmap:
     try:
-        with open(path, "r+b") as file:
-            # Allocate now, so that a lack of memory fails here and not as SIGBUS on a later write.
-            os.posix_fallocate(file.fileno(), 0, size)
-            return mmap.mmap(file.fileno(), size)
+        # Allocate now, so that a lack of memory fails here and not as SIGBUS on a later write.
+        os.posix_fallocate(descriptor, 0, size)
+        return mmap.mmap(descriptor, size)
     except OSError as error:
         raise OSError(f"can't map the metrics' memory: {error.strerror}") from error
 
@@ -139,6 +139,10 @@ class WorkerCounters:
 
     def __init__(self, shared: SharedCounters | None = None, row: int = 0) -> None:
         self.shared = shared or SharedCounters(1)
+        self.take_row(row)
+
+    def take_row(self, row: int) -> None:
+        """Count in this row of the shared counters from now on, in the name of this process."""
         self.cells = self.shared.rows[row]
         self.cells[COLUMNS.pid] = os.getpid()
         self._requests_before = self.cells[COLUMNS.total_requests]

@@ -1,7 +1,8 @@
 """Making a verified engine for a policy."""
 
 import logging
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import torch
 
@@ -23,6 +24,20 @@ def set_threads(intra_op: int) -> None:
     torch.set_num_threads(intra_op)
     with suppress(RuntimeError):  # too late for the inter-op pool, which only idles
         torch.set_num_interop_threads(1)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run PyTorch's operations in the calling thread alone inside this block.
+
+    Threads that one of them starts would be missing in a later fork, whose own would wait for them.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def make_engine(policy: Policy, name: str = "torchscript") -> Engine:

@@ -3,8 +3,11 @@
 import hashlib
 import io
 import json
+import os
+import stat
 import warnings
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,9 @@ from torch import Tensor
 from cartpole.policy.contract import ACTIONS, OBSERVATIONS, Outputs, Policy
 from cartpole.policy.tolerance import logits_close
 
-__all__ = ["METADATA", "BadPolicy", "Policy", "first_line", "load"]
+__all__ = ["METADATA", "BadPolicy", "Policy", "first_line", "load", "read_file"]
 
+READ_BYTES = 2**20  # of a file at once
 METADATA = "metadata.json"  # the name of the metadata among the extra files of a model file
 
 # TorchScript's Python API is deprecated, but the model files are TorchScript.
@@ -27,21 +31,40 @@ class BadPolicy(Exception):
     """The model can't be served. The text is one line that names the file and the reason."""
 
 
-def load(path: Path) -> Policy:
+def read_file(path: Path, what: str = "model") -> bytes:
+    """The content of a file.
+
+    Args:
+        what: the file is, for the error.
+
+    Raises:
+        BadPolicy: it can't be read, or is not a regular file: a FIFO might block for ever.
+    """
+    try:
+        with open(
+            path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)
+        ) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise BadPolicy(f"{what} {path}: not a regular file")
+            # In parts, since only what has been read shows that a slow disk makes progress.
+            return b"".join(iter(partial(file.read, READ_BYTES), b""))
+    except OSError as error:
+        raise BadPolicy(f"{what} {path}: {error.strerror}") from error
+
+
+def load(path: Path, content: bytes | None = None) -> Policy:
     """Load and check a model file.
 
     Args:
         path: a TorchScript file: float32[n, 4] -> (logits float32[n, 2], value float32[n, 1]).
+        content: of the file, if it was read already.
 
     Raises:
         BadPolicy: the file is missing, truncated or not TorchScript; its inputs or outputs have
             other shapes; a weight is not finite; the metadata is malformed; or the golden answer
             in the metadata is not the module's.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BadPolicy(f"model {path}: {error.strerror}") from error
+    content = read_file(path) if content is None else content
     extra = {METADATA: ""}
     try:
         module = torch.jit.load(io.BytesIO(content), map_location="cpu", _extra_files=extra)

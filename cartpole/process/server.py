@@ -1,30 +1,43 @@
-"""The server of one process: composes policy, application and protocol; drains before it stops."""
+"""The server of one process: puts its parts together, listens, drains, reloads and stops."""
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
+from starlette.applications import Starlette
 
+from cartpole import logs
+from cartpole.api.batches import Batches
+from cartpole.api.inference import Inference
 from cartpole.api.routes import Ready
+from cartpole.app import create_app
+from cartpole.http.connection import Connection
+from cartpole.http.limits import ClientLimits
+from cartpole.http.listeners import Listeners
 from cartpole.http.rehearsal import Rehearsal
 from cartpole.http.shared import Shared
-from cartpole.predictor import Predictor, load_engine
+from cartpole.http.tls import TLSTransport
+from cartpole.metrics.counters import WorkerCounters
+from cartpole.predictor import Predictor, make_engine, set_threads
 from cartpole.process import signals
-from cartpole.process.listeners import Listeners
+from cartpole.process.loading import Loaded, load
 from cartpole.process.reloading import Reloader
+from cartpole.process.sockets import address
 from cartpole.settings import Settings
-from cartpole.version import __version__
+from cartpole.v2.routes import batch_endpoints
 
 # A bound on the turns of the event loop that accept pending connections before the listeners are
 # closed, for clients that connect without end.
 ACCEPT_TURNS = 4096
+HURRY_SECONDS = 1  # for the event loop to end after a second signal to stop
 
 logger = logging.getLogger("cartpole")
 
@@ -33,31 +46,74 @@ class Server(uvicorn.Server):
     """uvicorn's server, with draining, reloads and a request limit.
 
     Attributes:
-        reloader: loads a new policy on SIGHUP.
+        loaded: what is served.
+        predictor: answers; its counters are those of the process.
+        reloader: loads the files again on SIGHUP.
+        ready_line: is logged once it serves; "": none.
     """
 
-    def __init__(
-        self,
-        config: uvicorn.Config,
-        shared: Shared,
-        predictor: Predictor,
-        ready: Ready,
-        settings: Settings,
-        rehearsal: Rehearsal | None = None,
-    ) -> None:
-        super().__init__(config)
-        self._rehearsal = rehearsal
-        self._shared, self._predictor, self._ready = shared, predictor, ready
-        self._settings, self._counters = settings, predictor.counters
-        self._drained_at = float("inf")
-        load = partial(load_engine, settings.model, settings.engine)
-        self.reloader = Reloader(load, predictor.use)
+    def __init__(self, settings: Settings, loaded: Loaded, counters: WorkerCounters) -> None:
+        """Put the parts together. No thread is started and no descriptor opened."""
+        self.loaded = loaded
+        self.predictor = predictor = Predictor(loaded.engine, counters)
+        inference, self._ready = Inference(predictor), Ready(predictor)
+        endpoints = batch_endpoints(Batches(inference, settings.limit_body))
+        app = create_app(
+            inference,
+            self._ready,
+            settings.access_log,
+            settings.page,
+            settings.limit_body,
+            endpoints,
+        )
+        is_fast = settings.http == "fast" and not settings.access_log
+        shared = Shared(_limits(settings), inference, app, endpoints, is_fast, settings.poll)
+        self._shared = shared
+        self._rehearsal = Rehearsal(shared, predictor) if is_fast and settings.rehearse else None
+        super().__init__(_uvicorn_config(settings, app, self._connect))
+        self._settings, self._counters = settings, counters
+        self._drained_at, self.ready_line = float("inf"), ""
+        self.reloader = Reloader(partial(load, settings), self._use)
+        # All objects made so far live as long as the process, so no collection need traverse them.
+        # Collections stay enabled: disabling them was measured to gain nothing.
+        gc.collect()
+        gc.freeze()
+
+    def use_threads(self) -> None:
+        """Compute with as many threads as the settings say, in a process forked from another.
+
+        Raises:
+            BadPolicy: the engine's answers are not the module's then.
+        """
+        if self._settings.threads > 1:
+            set_threads(self._settings.threads)
+            engine = self.loaded.engine
+            self.predictor.use(make_engine(engine.policy, engine.name))
+
+    def _connect(self, **_: Any) -> Connection | TLSTransport:
+        tls = self.loaded.tls
+        return TLSTransport(self._shared, tls) if tls else Connection(self._shared)
+
+    def _use(self, loaded: Loaded) -> None:
+        self.predictor.use(loaded.engine)
+        self.loaded = loaded
+        policy = loaded.engine.policy
+        logger.info("reload: now serving %s (sha256 %s)", policy.path, policy.sha256[:12])
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Overrides uvicorn's method, which re-raises the signals when it stops."""
         loop = asyncio.get_running_loop()
-        signals.deliver_to(lambda number: loop.call_soon_threadsafe(self._on_signal, number))
+        stops: list[int] = []
+
+        def deliver(number: int) -> None:
+            loop.call_soon_threadsafe(self._on_signal, number)
+            if number in signals.STOP_SIGNALS:
+                stops.append(number)
+            if len(stops) == 2:  # whatever the loop does: a forward may hang
+                signals.exit_later(HURRY_SECONDS)
+
+        signals.deliver_to(deliver)
         try:
             yield
         finally:
@@ -66,11 +122,11 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         assert sockets
         (listener,) = sockets
-        address = _address(self._settings, listener)
         try:
             listener.listen(self.config.backlog)  # uvloop doesn't report if this fails
         except OSError as error:  # another program has begun to listen since the bind
-            raise OSError(f"can't listen on {address}: {error.strerror}") from error
+            where = address(self._settings, listener)
+            raise OSError(f"can't listen on {where}: {error.strerror}") from error
         loop = asyncio.get_running_loop()
         self._shared.start(loop, self.server_state)
         self._shared.connections.sweep(loop)
@@ -80,7 +136,8 @@ class Server(uvicorn.Server):
         self._listeners = Listeners(self.servers, partial(self._listen, listener))
         self._shared.connections.on_growth(self._listeners.grow)
         self._counters.mark_ready()
-        logger.info("%s", self._summary(address))
+        if self.ready_line:
+            logger.info("%s", self.ready_line)
 
     async def _listen(self, listener: socket.socket) -> asyncio.base_events.Server:
         """Listen once more, as uvicorn's startup does."""
@@ -111,6 +168,7 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if counter % 10 == 0:
             self._listeners.shrink()
+            logs.flush()
         drained = time.monotonic() >= self._drained_at
         return await super().on_tick(counter) or drained or self._limit_reached()
 
@@ -137,21 +195,35 @@ class Server(uvicorn.Server):
             if self._counters.accepted == before:
                 break
 
-    def _summary(self, address: str) -> str:
-        settings, policy = self._settings, self._predictor.policy
-        return (
-            f"cartpole {__version__} serves on {address}: {policy.path} ({policy.algorithm}, "
-            f"sha256 {policy.sha256[:12]}), engine {self._predictor.engine.name}, "
-            f"workers {settings.workers}, threads {settings.threads}; limits: "
-            f"{settings.limit_connections} connections, heads of {settings.limit_head} bytes in "
-            f"{settings.head_timeout} s, bodies of {settings.limit_body} bytes, "
-            f"idle {settings.keep_alive} s"
-        )
+
+def _uvicorn_config(
+    settings: Settings, app: Starlette, connect: Callable[..., asyncio.Protocol]
+) -> uvicorn.Config:
+    """uvicorn's configuration, loaded."""
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http=cast(type[asyncio.Protocol], connect),
+        timeout_graceful_shutdown=settings.shutdown_timeout,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        # uvicorn's other lines repeat ours, or come with each bad request.
+        log_level="debug" if settings.log_level == "debug" else "error",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+    )
+    config.load()
+    config.get_loop_factory()  # imports it
+    return config
 
 
-def _address(settings: Settings, listener: socket.socket) -> str:
-    if settings.uds:
-        return f"unix:{settings.uds}"
-    scheme = "https" if settings.ssl_certfile else "http"
-    host, port = listener.getsockname()[:2]
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+def _limits(settings: Settings) -> ClientLimits:
+    return ClientLimits(
+        head_bytes=settings.limit_head,
+        head_seconds=settings.head_timeout,
+        body_bytes=settings.limit_body,
+        keep_alive_seconds=settings.keep_alive,
+        connections=settings.limit_connections,
+    )

@@ -1,16 +1,19 @@
 """Signals as calls in a thread of their own, so that none interrupts an import or is lost in one.
 
-All other threads block the signals. Child processes inherit that until they install handlers too.
+All other threads block the signals. Processes that are forked from a template ignore them, and take
+their supervisor's orders for signals.
 """
 
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+ORPHAN_SECONDS = 1  # for a worker to end after its supervisor
 HANDLED_SIGNALS = (*STOP_SIGNALS, signal.SIGHUP, signal.SIGUSR1)
 
 # Held during a callback: once deliver_to returns, the previous callback is not called any more.
@@ -23,15 +26,22 @@ _cleanups: list[Callable[[], None]] = []
 
 def install_signal_handlers() -> None:
     """Handle signals from now on. Until deliver_to, SIGINT and SIGTERM exit with code 0."""
-    block_signals()
-    for number in HANDLED_SIGNALS:  # in case a library unblocks them, as multiprocessing does
+    signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED_SIGNALS)  # in all threads, and templates
+    for number in HANDLED_SIGNALS:  # in case a library unblocks them
         signal.signal(number, lambda number, frame: _deliver(number))
     threading.Thread(target=_wait_for_signals, daemon=True, name="signals").start()
 
 
-def block_signals() -> None:
-    """Block them in this thread, and in the threads and processes that it starts."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED_SIGNALS)
+def ignore_signals() -> None:
+    """Ignore them in this process, and those that it forks: they follow() their supervisor."""
+    for number in HANDLED_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED_SIGNALS)
+
+
+def follow(supervisor: socket.socket) -> None:
+    """Take each byte that the supervisor sends for a signal; at its end, stop within seconds."""
+    threading.Thread(target=_follow, args=(supervisor,), daemon=True, name="orders").start()
 
 
 def deliver_to(callback: Callable[[int], object]) -> None:
@@ -60,10 +70,26 @@ def deferred() -> Iterator[None]:
 
 
 def exit_immediately(code: int = 0) -> NoReturn:
-    """End the process from any thread, whatever the others do. No log line is lost: none waits."""
-    for cleanup in _cleanups:
+    """End the process from any thread, whatever the others do."""
+    for cleanup in reversed(_cleanups):  # the log's, which may wait for its reader, comes last
         cleanup()
     os._exit(code)
+
+
+def exit_later(seconds: float) -> None:
+    """End the process after so many seconds, if it has not ended until then."""
+    timer = threading.Timer(seconds, exit_immediately)
+    timer.daemon = True
+    timer.start()
+
+
+def _follow(supervisor: socket.socket) -> None:
+    while order := supervisor.recv(1):
+        _deliver(order[0])
+    if _callback is None:  # it does not serve yet
+        exit_immediately()
+    exit_later(ORPHAN_SECONDS)
+    _deliver(signal.SIGUSR1)
 
 
 def _wait_for_signals() -> None:

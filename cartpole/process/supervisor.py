@@ -8,79 +8,88 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
-from multiprocessing import resource_tracker
 
-from cartpole.metrics.counters import COLUMNS
+from cartpole import logs
+from cartpole.metrics.counters import COLUMNS, SUPERVISOR_ROW, TEMPLATE_ROW
 from cartpole.process import signals
+from cartpole.process.children import PREPARE, Copies, Template, Worker
 from cartpole.process.exit_codes import EXIT_OK, EXIT_START
-from cartpole.process.worker_pool import Serve, WorkerPool, WorkerProcess
+from cartpole.process.parent import adopt_orphans
+from cartpole.process.sockets import start_line
+from cartpole.process.templates import Backoff, Templates
+from cartpole.process.worker_pool import WorkerPool
 from cartpole.settings import Settings
 
 GRACE_SECONDS = 5  # for a worker to stop, on top of the drain and the shutdown time-out
-START_GRACE_SECONDS = 1  # the same for a worker that is not ready yet
-BACKOFF_SECONDS = (1, 2, 5, 10, 30)  # before the next start, by the number of failures in a row
-POLL_SECONDS = 0.1
+HURRY_SECONDS = 1  # the same after a second signal, and for one that does not serve yet
+STEP_SECONDS = 0.05
 ERROR_SECONDS = 1  # before the next step, if one has raised
 
 logger = logging.getLogger("cartpole")
 
 
-@dataclass
 class Slot:
-    """One of the N places for a worker, with its socket.
+    """One of the N places for a worker.
 
     Attributes:
-        failed_starts: how many have failed in a row.
-        start_at: when the next is due.
+        worker: has served; None while there is none.
+        next: starts, to take its place.
     """
 
-    number: int
-    worker: WorkerProcess | None = None
-    failed_starts: int = 0
-    start_at: float = 0.0
-
-    def reset(self) -> None:
-        """Forget failures: the next start is due at once."""
-        self.failed_starts, self.start_at = 0, 0.0
+    def __init__(self, number: int) -> None:
+        self.number, self.backoff = number, Backoff()
+        self.worker: Worker | None = None
+        self.next: Worker | None = None
 
 
 class Supervisor:
     """Starts, watches, replaces and stops the workers, in steps that never block.
 
-    uvicorn's own supervisor blocks while it replaces a worker, and a thread of the worker answers
-    its pings even if the event loop hangs. Here the event loop itself counts heartbeats.
-
     Attributes:
         signal_queue: signals that this process has received; the next step handles them.
         exit_code: of the command, once `is_finished`.
+        pool: the workers.
+        templates: what they are forked from.
     """
 
-    def __init__(self, settings: Settings, sockets: list[socket.socket], serve: Serve) -> None:
-        """Raises OSError if the file of the counters can't be created or mapped."""
+    def __init__(
+        self,
+        settings: Settings,
+        flags: Sequence[str],
+        sockets: list[socket.socket],
+        prepare: str = PREPARE,
+    ) -> None:
+        """Start nothing yet.
+
+        Args:
+            flags: of the command, from which the settings were read.
+            sockets: one for each worker.
+            prepare: the module that templates load by.
+
+        Raises:
+            OSError: the memory of the counters can't be allocated.
+        """
         self.signal_queue: deque[int] = deque()
         self.exit_code = EXIT_OK
-        self.pool = WorkerPool(settings, sockets, serve)
+        self.pool = WorkerPool(settings, sockets)
+        self.templates = Templates(prepare, flags, self.pool.descriptor)
         self._settings, self._sockets = settings, sockets
         self._slots = [Slot(number) for number in range(settings.workers)]
-        self._successor = Slot(0)  # takes over the slot of its number, during a reload
-        self._generation, self._is_reloading = 0, False
-        self._has_served = self._is_stopping = False
+        self._policy: Copies | None = None  # that all workers serve, or shall serve
+        self._has_served = self._all_serve = self._is_reloading = self._is_stopping = False
 
     def supervise(self) -> int:
         """Run until told to stop. Returns the exit code."""
+        adopt_orphans()
         signals.deliver_to(self.signal_queue.append)
-        resource_tracker.ensure_running()
-        signals.block_signals()  # again: the start of the resource tracker unblocks some
         try:
             while not self.is_finished:
-                time.sleep(POLL_SECONDS if self.step() else ERROR_SECONDS)
+                time.sleep(STEP_SECONDS if self.step() else ERROR_SECONDS)
         finally:
-            for worker in self.pool.workers:
-                worker.send(signal.SIGKILL)
+            for child in (*self.templates.all, *self.pool.workers):
+                child.kill()
         return self.exit_code
 
     @property
@@ -92,13 +101,10 @@ class Supervisor:
 
         An error in one task is logged, and the others go on.
         """
-        tasks: list[Callable[[], None]] = [
-            self.pool.poll,
-            self._handle_signals,
-            self._check_request_limit,
-            *(partial(self._check_slot, slot) for slot in self._slots),
-            self._continue_reload,
-        ]
+        tasks: list[Callable[[], object]] = [logs.flush, self._observe, self._handle_signals]
+        if not self._is_stopping:
+            slots = (partial(self._check_slot, slot) for slot in self._slots)
+            tasks += [self._check_request_limit, self._check_policy, *slots, self._report]
         succeeded = True
         for task in tasks:
             try:
@@ -108,139 +114,135 @@ class Supervisor:
                 succeeded = False
         return succeeded
 
+    def _observe(self) -> None:
+        self.pool.observe(self.templates.all)
+
     def _handle_signals(self) -> None:
         while self.signal_queue:
             number = self.signal_queue.popleft()
             if number in signals.STOP_SIGNALS:
                 self._stop(number)
-            elif number == signal.SIGHUP and not self._is_stopping:
-                self._request_reload()
+            elif number == signal.SIGHUP:
+                self.templates.request()
+                for slot in self._slots:
+                    slot.backoff.reset()
+
+    def _check_policy(self) -> None:
+        self.templates.step(self.pool.clock.now)
+        current = self.templates.current
+        self.pool.counters.rows[TEMPLATE_ROW][COLUMNS.pid] = current.pid if current else 0
+        if self.templates.is_refused:
+            self.exit_code = EXIT_START
+            self._stop(signal.SIGTERM)
+        elif self._policy is not self.templates.accepted:
+            if self._policy:
+                self._is_reloading = True
+                logger.info("reload: replacing %d workers", len(self._slots))
+            self._policy = self.templates.accepted
 
     # Each worker
 
     def _check_slot(self, slot: Slot) -> None:
+        """Replace the worker if it fails or serves an earlier policy, when another can serve."""
+        now = self.pool.clock.now
         if self._is_stopping:
             return
-        if slot.worker is None:
-            # The first worker starts alone, so that an error common to all is logged once.
-            if self._has_served or slot.number == 0:
-                self._start(slot)
-        elif failure := self._failure(slot.worker):
-            self._replace(slot, slot.worker, failure)
-        elif slot.worker.has_served:
-            slot.failed_starts, self._has_served = 0, True
+        if slot.worker and (failure := slot.worker.failure(now)):
+            self._end(slot.worker, failure, "replacing it")
+            slot.worker = None
+        if slot.next and slot.next.copies is not self._policy:
+            self._kill(slot.next)  # a reload came meanwhile
+            slot.next = None
+        elif slot.next and slot.next.serves:
+            self._promote(slot, slot.next)
+        elif slot.next and (failure := slot.next.failure(now)):
+            self._give_up(slot, slot.next, failure)
+        if slot.worker:  # one by one
+            is_old = slot.worker.copies is not self._policy
+            may_start = is_old and not any(each.next for each in self._slots)
+        else:  # The first worker starts alone, so that an error common to all is logged once.
+            may_start = not slot.next and (self._has_served or slot.number == 0)
+        is_due = may_start and slot.backoff.is_due(now) and not self._is_stopping
+        if is_due and self.templates.current:
+            self._start(slot, self.templates.current)
 
-    def _failure(self, worker: WorkerProcess) -> str:
-        return worker.failure(self.pool.clock.now, self._settings.worker_timeout)
-
-    def _start(self, slot: Slot) -> None:
-        if self.pool.clock.now < slot.start_at:
-            return
+    def _start(self, slot: Slot, template: Template) -> None:
         try:
-            slot.worker = self.pool.start(slot.number, self._generation)
-        except Exception as error:  # no error of one start may end the service
+            slot.next = self.pool.start(slot.number, template)
+        except OSError as error:
             wait = self._back_off(slot)
-            reason = error.strerror if isinstance(error, OSError) else error
-            logger.error("can't start a worker: %s; retrying in %d s", reason, wait,
-                         exc_info=not isinstance(error, OSError))  # fmt: skip
+            logger.error("can't start a worker: %s; retrying in %d s", error.strerror, wait)
 
-    def _replace(self, slot: Slot, worker: WorkerProcess, failure: str) -> None:
-        """Kill a worker that has failed. A later step starts another in its slot."""
-        slot.worker = None
-        self.pool.kill(worker)
-        if worker.process.exitcode == EXIT_START and not self._has_served:
+    def _promote(self, slot: Slot, worker: Worker) -> None:
+        """Let it take its place. Its predecessor need not drain."""
+        if slot.worker:
+            slot.worker.cells[COLUMNS.ready] = 0
+            seconds = self._settings.shutdown_timeout + GRACE_SECONDS
+            slot.worker.order(signal.SIGUSR1, self.pool.clock.now + seconds)
+        slot.worker, slot.next = worker, None
+        slot.backoff.reset()
+        if not self._has_served:
+            line = start_line(self._settings, self._sockets[0], self.templates.policy)
+            logger.info("%s", line)
+        self._has_served = True
+
+    def _give_up(self, slot: Slot, worker: Worker, failure: str) -> None:
+        slot.next = None
+        if worker.has_ended and worker.exit_code == EXIT_START and not self._has_served:
             self.exit_code = EXIT_START  # the next would fail too, and this one has logged why
             return self._stop(signal.SIGTERM)
-        self.pool.counters.rows[0][COLUMNS.restarts] += 1
-        wait = 0 if worker.has_served else self._back_off(slot)
-        reaction = f"retrying in {wait} s" if wait else "replacing it"
-        logger.error("worker %s %s; %s", worker.process.pid, failure, reaction)
+        if not worker.pid and not worker.has_ended and self.templates.current:
+            self.templates.current.kill()  # it was to fork that worker, and is stuck
+        wait = self._back_off(slot)
+        self._end(worker, f"{failure} while starting", f"retrying in {wait} s")
+
+    def _end(self, worker: Worker, failure: str, reaction: str) -> None:
+        self._kill(worker)
+        self.pool.counters.rows[SUPERVISOR_ROW][COLUMNS.restarts] += 1
+        logger.error("%s %s; %s", f"worker {worker.pid or ''}".rstrip(), failure, reaction)
+
+    def _kill(self, worker: Worker) -> None:
+        worker.cells[COLUMNS.ready] = 0
+        worker.is_stopping = True
+        worker.kill()
 
     def _back_off(self, slot: Slot) -> int:
         """Delay the next start. Returns the delay in seconds."""
-        wait = BACKOFF_SECONDS[min(slot.failed_starts, len(BACKOFF_SECONDS) - 1)]
-        slot.failed_starts += 1
-        slot.start_at = self.pool.clock.now + wait
         listener = self._sockets[slot.number]
-        if slot is not self._successor and self._sockets.count(listener) == 1:
-            # Stop listening, so that the kernel gives new connections to the other workers.
-            with suppress(OSError):  # it was not listening
-                listener.shutdown(socket.SHUT_RDWR)
-        return wait
+        is_listening = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        if not slot.worker and self._sockets.count(listener) == 1 and is_listening:
+            # Stop listening, so that the kernel gives new connections to the other workers. Of a
+            # socket that does not listen, this would end each connection that it ever accepts.
+            listener.shutdown(socket.SHUT_RDWR)
+        return slot.backoff.fail(self.pool.clock.now)
 
-    # SIGHUP
-
-    def _request_reload(self) -> None:
-        """Replace all workers. Those that are starting may have read the old model file."""
-        logger.info("reload: replacing %d workers", len(self._slots))
-        self._generation += 1
-        self._is_reloading = True
-        for slot in (*self._slots, self._successor):
-            slot.reset()
-            if slot.worker and not slot.worker.has_served:
-                self.pool.kill(slot.worker)
-                slot.worker = None
-
-    def _continue_reload(self) -> None:
-        """Replace the workers one by one, each when its successor is ready."""
-        if self._is_stopping or not self._is_reloading:
-            return
-        if self._successor.worker:
-            return self._check_successor(self._successor.worker)
+    def _report(self) -> None:
         workers = [slot.worker for slot in self._slots]
-        for slot, worker in zip(self._slots, workers, strict=True):
-            if worker and worker.has_served and worker.generation < self._generation:
-                self._successor.number = slot.number
-                return self._start(self._successor)
-        if all(worker and worker.has_served for worker in workers):
+        if all(workers) and not self._all_serve:
+            logger.info("%d of %d workers serve", len(workers), len(workers))
+        self._all_serve = all(workers)
+        are_new = all(worker.copies is self._policy for worker in self.pool.workers)
+        if self._is_reloading and all(workers) and are_new:  # the old ones have ended
             self._is_reloading = False
             logger.info("reload: done")
-
-    def _check_successor(self, successor: WorkerProcess) -> None:
-        if failure := self._failure(successor):
-            self._handle_failed_successor(successor, failure)
-        elif successor.has_served:
-            slot = self._slots[self._successor.number]
-            predecessor, slot.worker = slot.worker, successor
-            self._successor.worker, self._successor.failed_starts = None, 0
-            if predecessor:
-                self._retire(predecessor)
-
-    def _handle_failed_successor(self, successor: WorkerProcess, failure: str) -> None:
-        """Try again if it was killed. Otherwise the model file is bad: end the reload."""
-        pid, code = successor.process.pid, successor.process.exitcode or 0
-        self.pool.kill(successor)
-        self._successor.worker = None
-        if code < 0:  # killed, and not by this supervisor
-            wait = self._back_off(self._successor)
-            logger.error("reload: worker %s %s; retrying in %d s", pid, failure, wait)
-        else:
-            self._is_reloading = False
-            rejected = "reload rejected, the previous workers keep serving"
-            logger.error("%s: worker %s %s", rejected, pid, failure)
-
-    def _retire(self, worker: WorkerProcess) -> None:
-        """Stop a worker whose successor serves. It need not drain."""
-        seconds = self._settings.shutdown_timeout + GRACE_SECONDS if worker.has_served else 0
-        worker.stop(signal.SIGUSR1, self.pool.clock.now + seconds)
-        worker.cells[COLUMNS.ready] = 0
 
     # The end
 
     def _check_request_limit(self) -> None:
         limit = self._settings.limit_requests
-        if limit and not self._is_stopping and self.pool.counters.limit_reached(limit):
+        if limit and self.pool.counters.limit_reached(limit):
             self._stop(signal.SIGUSR1)
 
     def _stop(self, number: int) -> None:
         """Stop all workers as this signal says; at once if they are stopping already."""
-        now, settings = self.pool.clock.now, self._settings
+        settings = self._settings
         seconds = settings.drain_seconds + settings.shutdown_timeout + GRACE_SECONDS
         if self._is_stopping:
-            # SIGINT, because a pending signal absorbs another of the same number.
-            number, seconds = signal.SIGINT, GRACE_SECONDS
+            number, seconds = signal.SIGINT, HURRY_SECONDS
         self._is_stopping = True
         for listener in self._sockets:  # the workers close the last copies
             listener.close()
         for worker in self.pool.workers:
-            worker.stop(number, now + (seconds if worker.has_served else START_GRACE_SECONDS))
+            worker.order(
+                number, self.pool.clock.now + (seconds if worker.serves else HURRY_SECONDS)
+            )

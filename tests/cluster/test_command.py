@@ -1,5 +1,6 @@
 """The command itself: its end, its exit codes, and a second one beside it."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -71,6 +72,27 @@ def test_children_end_with_a_killed_command(cluster: Cluster, tmp_path: Path) ->
     assert cluster.head.services() + cluster.other.services() == []
 
 
+def test_control_actor_is_made_again(cluster: Cluster, tmp_path: Path) -> None:
+    """With the number that was wanted last, and no replica notices."""
+    command = Command(cluster, tmp_path, BUNDLED_MODEL.read_bytes(), 1)
+    try:
+        command.wait_for(1)
+        command.scale(2)
+        before = cluster.head.services(), cluster.other.services()
+        (control,) = cluster.head.actors("Control")
+        os.kill(control, signal.SIGKILL)
+        until(lambda: command.logged("the control actor was lost, and is made again"))
+        command.scale(2)
+        assert (cluster.head.services(), cluster.other.services()) == before
+        command.scale(1)
+        (control,) = cluster.head.actors("Control")
+        os.kill(control, signal.SIGSTOP)  # the command neither needs it nor waits for it
+        command.process.terminate()
+        assert command.process.wait(SECONDS) == 0, command.log
+    finally:
+        command.end()
+
+
 def test_second_command_is_refused(cluster: Cluster, tmp_path: Path) -> None:
     command = Command(cluster, tmp_path, BUNDLED_MODEL.read_bytes(), 1)
     try:
@@ -100,6 +122,12 @@ def test_bad_flags(flags: list[str], error: str) -> None:
 def test_bad_model(tmp_path: Path) -> None:
     path = tmp_path / "missing"
     assert fails("--model", path) == (3, f"cartpole: model {path}: No such file or directory")
+
+
+def test_model_that_is_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    assert fails("--model", path) == (3, f"cartpole: model {path}: not a regular file")
 
 
 def test_ports_are_claimed_by_one_actor_each() -> None:

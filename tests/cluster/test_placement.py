@@ -67,9 +67,13 @@ def test_another_policy_is_taken_in_place(
 
 
 def test_bad_policy_is_refused(two_nodes: Command, answer: bytes) -> None:
-    shipped = two_nodes.model.read_bytes()
+    shipped, rejected = two_nodes.model.read_bytes(), "still serving the previous policy: model "
     two_nodes.replace_model(shipped[:3000])
-    until(lambda: two_nodes.logged("reload rejected, still serving the previous policy: model "))
+    until(lambda: two_nodes.logged(f"{rejected}.*: not a TorchScript file"))
+    two_nodes.model.unlink()
+    os.mkfifo(two_nodes.model)
+    two_nodes.process.send_signal(signal.SIGHUP)
+    until(lambda: two_nodes.logged(f"{rejected}.*: not a regular file"))
     assert {ask(endpoint) for endpoint in two_nodes.endpoints()} == {answer}
     two_nodes.replace_model(shipped)
     until(lambda: two_nodes.logged("reload: rolling out sha256 "))

@@ -25,6 +25,27 @@ from tests.support.waiting import wait_until
 
 TARGET = f"/inference?{GOLDEN}"
 INFERENCES = ("cartpole_requests_total", (("route", "/inference"), ("status", "200")))
+METRICS = (
+    "/metrics",
+    "/%6detrics",
+    "/%6D%65%74%72%69%63%73",
+    "/%256detrics",
+    "/metric%73?x=%00",
+    "/metrics/",
+    "/metrics//",
+    "//metrics",
+    "/.//metrics",
+    "/./metrics",
+    "/%2e/metrics",
+    "/inference/../metrics",
+    "/inference/%2e%2e%2fmetrics",
+    "/%2fmetrics",
+    "/metrics%00",
+    "/metrics;x",
+    "/metrics%3fx",
+    "/METRICS",
+    "/metric%53",
+)
 both = pytest.mark.parametrize(
     "program", [pytest.param(name, marks=needs(name)) for name in ("nginx", "haproxy")]
 )
@@ -96,7 +117,15 @@ def check_what_it_passes_on(balancer: Balancer, pair: Pair) -> None:
         assert balancer.get(TARGET) == direct
     after = [inferences(instance) for instance in pair.instances]
     assert all(b >= a + 5 for a, b in zip(before, after, strict=True)), "one gets all requests"
-    assert balancer.get("/metrics")[0] == 404
+    check_metrics_are_hidden(balancer, pair)
+
+
+def check_metrics_are_hidden(balancer: Balancer, pair: Pair) -> None:
+    """However the path is spelled."""
+    spellings = {path: pair.instances[0].get(path)[0] for path in METRICS}
+    assert spellings["/metrics"] == spellings["/%6detrics"] == 200, "the service decodes paths"
+    assert [path for path in METRICS if balancer.get(path)[0] == 200] == []
+    assert balancer.get("/metrics")[0] == balancer.get("/%6detrics")[0] == 404
 
 
 @both

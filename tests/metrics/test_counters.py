@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
+import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -53,18 +53,17 @@ def test_the_request_limit_counts_workers_that_have_ended(
     assert caplog.messages == ["--limit-requests 9 is reached: stopping"]
 
 
-def test_rows_are_summed_and_outlive_their_process(tmp_path: Path) -> None:
-    path = tmp_path / "counters"
-    path.touch()
-    shared = SharedCounters(3, path)
+def test_rows_are_summed_and_outlive_their_process() -> None:
+    shared = SharedCounters(3, memory := os.memfd_create("counters"))
     program = (
-        "import sys; from pathlib import Path; from cartpole.metrics.counters import *; "
-        "shared = SharedCounters(3, Path(sys.argv[1])); "
-        "counters = WorkerCounters(shared, int(sys.argv[2])); "
+        "import sys; from cartpole.metrics.counters import *; "
+        "counters = WorkerCounters(SharedCounters(3, int(sys.argv[1])), int(sys.argv[2])); "
         "counters.record_answers([(200, b'')] * 5 + [(400, b'')], 10)"
     )
     for row in (1, 2, 2):
-        subprocess.run([sys.executable, "-c", program, str(path), str(row)], check=True, cwd=ROOT)
+        command = [sys.executable, "-c", program, str(memory), str(row)]
+        subprocess.run(command, check=True, cwd=ROOT, pass_fds=[memory])
+    os.close(memory)
     requests = COLUMNS.requests["/inference"]
     assert (shared.total(requests[200]), shared.total(requests[400])) == (15, 3)
     assert shared.total(COLUMNS.request_seconds) == 18  # the first bucket: up to 5 µs

@@ -1,6 +1,7 @@
 """Tests of cartpole/policy/loading.py and cartpole/policy/perceptron.py."""
 
 import json
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cartpole.policy.loading import BadPolicy, Policy, load
+from cartpole.policy.loading import BadPolicy, Policy, load, read_file
 from cartpole.policy.perceptron import NotPerceptron, read_perceptron
 from cartpole.policy.tolerance import logits_close
 from cartpole.policy.torchscript import trace_step
@@ -46,6 +47,20 @@ def test_missing(tmp_path: Path) -> None:
         load(tmp_path / "none.pt")
     with pytest.raises(BadPolicy, match="Is a directory"):
         load(tmp_path)
+
+
+def test_what_is_no_regular_file(tmp_path: Path) -> None:
+    """It is refused at once, where a read might never end."""
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", Path("/dev/zero")):
+        with pytest.raises(BadPolicy, match=f"^model {path}: not a regular file$"):
+            load(path)
+
+
+def test_content_that_was_read_already(tmp_path: Path) -> None:
+    policy = load(tmp_path / "none.pt", read_file(BUNDLED_MODEL))
+    assert policy.sha256 == load(BUNDLED_MODEL).sha256
+    assert policy.path == tmp_path / "none.pt"
 
 
 @pytest.mark.parametrize("kept", [0, 1, 100, 5_000, 20_000, -1_000, -1])

@@ -16,7 +16,7 @@ def make(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Start]:
     made: list[Service] = []
 
     def start(orders: str = "serve", workers: int = 2, **settings: Any) -> Service:
-        made.append(Service(tmp_path, caplog, orders, workers, **settings))
+        made.append(Service(tmp_path, caplog, workers, orders, **settings))
         return made[-1]
 
     yield start

@@ -1,5 +1,6 @@
 """The service ends cleanly, sleeps when idle, and logs."""
 
+import os
 import signal
 import time
 
@@ -23,6 +24,11 @@ def test_stops_after_so_many_requests(http: str) -> None:
         _, reached, stopped = server.process.stderr.read().splitlines()
     assert reached.endswith("] --limit-requests 3 is reached: stopping")
     assert stopped.endswith("] stopped after 3 requests")
+
+
+def test_a_pinned_process_runs_on_one_core() -> None:
+    with serving("--pin") as server:
+        assert os.sched_getaffinity(server.process.pid) == {min(os.sched_getaffinity(0))}
 
 
 @pytest.mark.parametrize("http", ["fast", "asgi"])

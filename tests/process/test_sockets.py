@@ -1,5 +1,7 @@
 """Listening sockets: one instance per address, unless several agree to share it."""
 
+import logging
+import resource
 import signal
 import socket
 import subprocess
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench.server import free_port
-from cartpole.process.sockets import bind_sockets
+from cartpole.process.sockets import SPARE_DESCRIPTORS, bind_sockets, raise_descriptor_limit
 from cartpole.settings import Settings
 from tests.support.tripwire import tripped
 from tests.support.waiting import wait_until
@@ -143,3 +145,21 @@ def test_another_program_is_faster_to_listen() -> None:
     assert process.returncode == 3
     assert log.endswith(f"] can't listen on http://127.0.0.1:{port}: {IN_USE}\n")
     assert log.count("\n") == 1
+
+
+def test_a_limit_of_connections_beyond_the_descriptors_is_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "cartpole")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        raise_descriptor_limit(before[1] - SPARE_DESCRIPTORS)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
+        assert caplog.messages == []
+        connections = before[1] - SPARE_DESCRIPTORS + 1
+        raise_descriptor_limit(connections)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert caplog.messages == [
+        f"--limit-connections {connections}: the system permits only {before[1]} descriptors"
+    ]

@@ -21,7 +21,7 @@ def test_a_hung_worker_is_replaced(make: Start, caplog: pytest.LogCaptureFixture
     ]
     service.until(lambda: hung not in service.pids())
     assert other in service.start()
-    assert service.restarts() == len(caplog.messages) == 1
+    assert service.restarts() == 1
 
 
 def test_a_hung_worker_that_retires_or_stops_is_killed(make: Start) -> None:

@@ -1,6 +1,5 @@
 """The supervisor as a process of its own."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,35 +10,30 @@ import pytest
 
 from tests.support.paths import ROOT
 from tests.support.supervised import PATIENCE_SECONDS
-from tests.support.waiting import children, wait_until
+from tests.support.waiting import children, is_alive, wait_until
 
 PROGRAM = """
-import sys
-from pathlib import Path
+import logging, socket, sys
 from cartpole.process import signals
-from cartpole.settings import Settings
 from cartpole.process.supervisor import Supervisor
-from tests.support.stub_worker import serve
-import logging, socket
-if __name__ == "__main__":
-    signals.install_signal_handlers()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    settings = Settings(model=Path(sys.argv[1]), workers=2)
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-    supervisor = Supervisor(settings, sockets, serve)
-    supervisor.supervise()
-    sys.exit(supervisor.exit_code)
+from cartpole.settings import read
+signals.install_signal_handlers()
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+flags = ["--model", sys.argv[1], "--workers", "2"]
+sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+supervisor = Supervisor(read(flags), flags, sockets, "tests.support.stub_template")
+sys.exit(supervisor.supervise())
 """
 
 
 @pytest.fixture
 def process(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A supervisor that has replaced both of its workers once."""
-    (tmp_path / "program.py").write_text(PROGRAM)
-    (tmp_path / "model").write_text("serve")
+    (tmp_path / "model").write_text("policy")
+    (tmp_path / "workers").write_text("serve")
     with subprocess.Popen(
-        [sys.executable, tmp_path / "program.py", tmp_path / "model"],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        [sys.executable, "-c", PROGRAM, tmp_path / "model"],
+        cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
     ) as started:
@@ -47,10 +41,7 @@ def process(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         try:
             wait_until(lambda: len(workers_of(started)) == 2)
             started.send_signal(signal.SIGHUP)
-            assert [next(started.stderr) for _ in range(2)] == [
-                "reload: replacing 2 workers\n",
-                "reload: done\n",
-            ]
+            assert any(line == "reload: done\n" for line in started.stderr)
             wait_until(lambda: len(workers_of(started)) == 2)
             yield started
         finally:
@@ -73,4 +64,4 @@ def test_workers_do_not_outlive_their_supervisor(process: subprocess.Popen[str])
     process.kill()
     process.wait()
     assert len(workers) == 2
-    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+    wait_until(lambda: not any(map(is_alive, workers)))

@@ -2,152 +2,204 @@
 
 import os
 import signal
+from functools import partial
 
 import pytest
 
-from tests.support.supervised import Start
+from cartpole.metrics.counters import COLUMNS, FIRST_WORKER_ROW
+from tests.support.supervised import Service, Start, received
+from tests.support.waiting import is_alive
 
 
-def test_reloads_wait_for_rows_that_lingering_workers_keep(
-    make: Start, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_reloads_wait_for_rows_that_lingering_workers_keep(make: Start) -> None:
+    """And for their end: after "reload: done", no process serves an earlier policy."""
     service = make("stubborn")
     old = service.start()
-    for number in (1, 2, 3, 4):
+    for number in (1, 2, 3):
         service.signal(signal.SIGHUP)
-        if number == 3:  # retiring workers occupy all rows
-            for _ in range(20):
-                service.supervisor.step()
-            assert len(service.pids()) == len(service.pool.counters.rows) - 1
-            assert len(service.serving()) == 2  # retiring workers are not counted
-            assert caplog.messages.count("reload: done") == 2
-            service.let_pass(36)
-        service.until_logged("reload: done", number)
-        assert len(service.serving()) == 2
-        assert not old & service.serving()
-        old |= service.serving()
-    service.let_pass(36)  # past the time limit of retiring workers
-    service.until(lambda: service.pids() == service.serving())
+        service.until_logged("reload: replacing 2 workers", number)
+        if number < 3:
+            service.until(partial(_serves_others, service, old))
+            old |= service.serving()
+    for _ in range(20):
+        service.supervisor.step()
+    assert len(service.pids()) == len(service.pool.counters.rows) - 2
+    assert len(service.serving()) == 2  # retiring workers are not counted
+    assert "reload: done" not in service.log.messages
+    service.let_pass(36)  # the time limit of retiring workers
+    service.until(lambda: len(service.serving() - old) == 2)
+    service.let_pass(36)
+    service.until_logged("reload: done")
+    assert service.pids() == service.serving()
+    assert not old & service.serving()
     assert service.restarts() == 0
-    assert [line for line in caplog.messages if "reload" not in line] == []
+    others = [line for line in service.log.messages if "reload" not in line]
+    assert len(others) == 6
+    assert all(line.endswith(" did not stop in time and was killed") for line in others)
+
+
+def _serves_others(service: Service, old: set[int]) -> bool:
+    return len(service.serving() - old) == 2
 
 
 def test_a_dead_worker_keeps_its_row_no_longer(make: Start) -> None:
     service = make("serve")
     service.start()
-    for number in range(1, len(service.pool.counters.rows) + 1):
+    for _ in range(len(service.pool.counters.rows)):
         victim = min(service.serving())
         os.kill(victim, signal.SIGKILL)
-        service.until_logged("ended by SIGKILL; replacing it", number)
+        service.until_logged(f"worker {victim} ended by SIGKILL; replacing it")
         assert victim not in service.start()
     assert service.pids() == service.serving()
 
 
-def test_a_good_reload_right_after_a_bad_one(make: Start, caplog: pytest.LogCaptureFixture) -> None:
+def test_one_load_more_follows_one_that_is_under_way(make: Start) -> None:
+    """With the file as it is then; however often that was asked for."""
     service = make()
     old = service.start()
-    service.order("exit 3 late")
+    service.order("hang")
     service.signal(signal.SIGHUP)
-    service.until(lambda: len(service.readers() & service.pids()) == 3)
-    service.order("serve")
+    service.until_load_hangs()
+    loading = service.supervisor.templates.loading
+    assert loading
+    service.order("policy")
+    service.signal(*[signal.SIGHUP] * 5)
+    for _ in range(20):
+        service.supervisor.step()
+    assert service.supervisor.templates.loading is loading
+    os.kill(loading.pid, signal.SIGKILL)
+    service.until_logged("failed: ended by SIGKILL; retrying in 1 s")
+    service.pool.clock.now += 1
+    service.until_logged("reload: done")
+    assert not old & service.serving()
+    assert received(service) == {pid: ["SIGUSR1"] for pid in old}  # they don't drain
+    assert service.log.messages.count("reload: replacing 2 workers") == 1
+
+
+def test_a_refused_reload_changes_nothing_and_the_next_one_works(make: Start) -> None:
+    service = make()
+    old, template = service.start(), service.template()
+    service.order("refuse no good")
+    service.signal(signal.SIGHUP)
+    service.until_logged("reload rejected, the previous workers keep serving: no good")
+    assert (service.serving(), service.template()) == (old, template)
+    for pid in old:
+        os.kill(pid, signal.SIGKILL)
+    assert len(service.start()) == 2
+    service.order("policy")
     service.signal(signal.SIGHUP)
     service.until_logged("reload: done")
-    assert len(service.serving()) == 2
-    assert not old & service.serving()
+    assert service.template() != template
+    assert service.restarts() == 2
 
 
-def test_a_refused_reload_says_why_and_the_next_one_works(
-    make: Start, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_load_that_ends_by_itself_is_refused(make: Start) -> None:
     service = make()
     old = service.start()
-    service.order("exit 3")
+    service.order("exit 1")
     service.signal(signal.SIGHUP)
-    service.until(lambda: len(service.pids()) == 3)
-    (successor,) = service.pids() - old
-    service.until(lambda: len(caplog.messages) == 2)
-    assert caplog.messages == [
-        "reload: replacing 2 workers",
-        "reload rejected, the previous workers keep serving: "
-        f"worker {successor} ended with 3 while starting",
-    ]
+    service.until(lambda: service.log.messages)
+    (line,) = service.log.messages
+    assert line.startswith("reload rejected, the previous workers keep serving: template ")
+    assert line.endswith(" ended with 1")
     assert service.serving() == old
-    service.until(lambda: service.pids() == old)
-    service.order("serve")
-    service.signal(signal.SIGHUP)
-    service.until_logged("reload: done")
-    assert not old & service.serving()
-    assert service.restarts() == 0
 
 
-def test_a_successor_that_is_killed_has_another(
-    make: Start, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_load_that_is_killed_is_tried_again(make: Start) -> None:
     service = make()
     old = service.start()
     service.order("die")
     service.signal(signal.SIGHUP)
-    service.until_logged("ended by SIGKILL while starting; retrying in 1 s")
+    service.until_logged("failed: ended by SIGKILL; retrying in 1 s")
     assert service.serving() == old
-    service.order("serve")
+    service.order("policy")
     service.pool.clock.now += 1
     service.until_logged("reload: done")
     assert not old & service.serving()
 
 
-def test_a_reload_in_the_middle_of_another(make: Start, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_load_that_is_stuck_is_refused(make: Start) -> None:
+    service = make()
+    old = service.start()
+    service.order("hang")
+    service.signal(signal.SIGHUP)
+    service.until_load_hangs()
+    service.let_pass(32)
+    service.until(lambda: service.log.messages)
+    (line,) = service.log.messages
+    assert line.startswith("reload rejected, the previous workers keep serving: template ")
+    assert line.endswith(" did nothing for 30 s and was killed")
+    assert service.serving() == old
+
+
+def test_a_reload_in_the_middle_of_another(make: Start) -> None:
     service = make(workers=3)
     old = service.start()
     service.signal(signal.SIGHUP)
     service.until(lambda: len(service.serving() - old) == 1)
     before = service.pids()
     service.signal(signal.SIGHUP)
-    service.until_logged("reload: done")
+    service.until_logged("reload: replacing 3 workers", 2)
+    service.until(lambda: service.log.messages[-1] == "reload: done")
+    service.until(lambda: service.pids() == service.serving())
     assert len(service.serving()) == 3
     assert not before & service.serving()
 
 
-def test_many_reloads_in_a_row(make: Start, caplog: pytest.LogCaptureFixture) -> None:
+def test_many_reloads_in_a_row(make: Start) -> None:
     service = make()
     old = service.start()
     for _ in range(20):
         service.signal(signal.SIGHUP, signal.SIGHUP)
         service.supervisor.step()
-    service.until_logged("reload: done")
+    service.until(lambda: not service.supervisor.templates.loading)
+    service.until_logged("reload: replacing 2 workers", 2)
+    service.until(lambda: service.log.messages[-1] == "reload: done")
     service.until(lambda: service.pids() == service.serving())
     assert len(service.serving()) == 2
     assert not old & service.serving()
-    counts = {line: caplog.messages.count(line) for line in caplog.messages}
-    assert counts == {"reload: replacing 2 workers": 40, "reload: done": 1}
 
 
-def test_a_reload_that_hangs_gives_way_to_the_next(
-    make: Start, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_template_that_hangs_ends_with_the_next(make: Start) -> None:
+    """It was to fork a worker, whose row of the counters is another's by now."""
     service = make()
-    old = service.start()
-    service.order("hang")
-    os.kill(min(old), signal.SIGKILL)
-    service.until(service.restarts)
-    service.signal(signal.SIGHUP)
-    service.until(lambda: len(service.readers() & service.pids()) == 3)  # one serves, two hang
-    assert len(service.serving()) == 1
-    service.order("serve")
+    victim, late = min(service.start()), service.template()
+    os.kill(late, signal.SIGSTOP)
+    os.kill(victim, signal.SIGKILL)
+    service.until_logged(f"worker {victim} ended by SIGKILL; replacing it")
     service.signal(signal.SIGHUP)
     service.until_logged("reload: done")
-    service.until(lambda: service.pids() == service.serving())
+    service.until(lambda: not is_alive(late))
+    rows = service.pool.counters.rows[FIRST_WORKER_ROW:]
+    assert {row[COLUMNS.pid] for row in rows} - {0} == service.serving() == service.pids()
+
+
+def test_a_template_that_is_killed_in_a_reload(make: Start) -> None:
+    """The accepted policy's: what loads then takes over."""
+    service = make()
+    old = service.start()
+    service.signal(signal.SIGHUP)
+    service.until(lambda: service.supervisor.templates.loading)
+    os.kill(service.template(), signal.SIGKILL)
+    service.until_logged("reload: done")
     assert not old & service.serving()
 
 
-def test_a_reload_that_hangs_is_refused_in_time(
-    make: Start, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.mark.parametrize(
+    ("orders", "line"),
+    [
+        ("policy", "reload: done"),
+        ("refuse no good", "reload rejected, the previous workers keep serving: no good"),
+    ],
+)
+def test_reloads_leave_no_descriptors(make: Start, orders: str, line: str) -> None:
     service = make()
-    old = service.start()
-    service.order_to_hang()
-    service.signal(signal.SIGHUP)
-    service.until(lambda: len(service.pids()) == 3)
-    service.let_pass(61)
-    assert caplog.messages[-1].endswith("was not ready after 60 s and was killed")
-    service.until(lambda: service.pids() == old)
-    assert service.serving() == old
+    service.start()
+    service.order(orders)
+    counts = []
+    for number in (1, 2, 3):
+        service.signal(signal.SIGHUP)
+        service.until_logged(line, number)
+        service.until(lambda: service.pids() == service.serving())
+        counts.append(len(os.listdir("/proc/self/fd")))
+    assert counts[0] == counts[1] == counts[2]

@@ -1,13 +1,11 @@
-"""How workers start: the first one alone; failed starts are retried while the others serve."""
+"""How templates and workers start, and what follows if that fails."""
 
 import errno
-import multiprocessing.util
 import os
 import resource
 import signal
-from collections.abc import Callable
+import socket
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
@@ -15,29 +13,17 @@ from tests.support.supervised import Service, Start
 
 
 def test_the_first_worker_starts_alone(make: Start) -> None:
-    service = make(workers=3)
-    service.until(service.serving)
-    assert len(service.pids()) == len(service.serving()) == 1
+    service = make("hang", workers=3)
+    service.until(service.pids)
+    for _ in range(20):
+        service.supervisor.step()
+    (first,) = service.pool.workers
+    service.order_workers("serve")
+    first.kill()
+    service.until_logged("while starting; retrying in 1 s")
+    service.pool.clock.now += 1
     assert len(service.start()) == 3
     assert service.pids() == service.serving()
-    assert service.restarts() == 0
-
-
-def fail_to_spawn(number: int) -> Callable[..., int]:
-    def spawn(*_: object) -> int:
-        raise OSError(number, os.strerror(number))
-
-    return spawn
-
-
-@pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM])
-def test_no_process_can_be_had(make: Start, caplog: pytest.LogCaptureFixture, number: int) -> None:
-    service = make()
-    old = service.start()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(multiprocessing.util, "spawnv_passfds", fail_to_spawn(number))
-        check_retried(service, old, caplog, os.strerror(number))
-    check_mended(service, caplog)
 
 
 def test_no_descriptor_can_be_had(make: Start, caplog: pytest.LogCaptureFixture) -> None:
@@ -51,99 +37,162 @@ def test_no_descriptor_can_be_had(make: Start, caplog: pytest.LogCaptureFixture)
         with suppress(OSError):
             while True:
                 taken.append(os.dup(2))
-        check_retried(service, old, caplog, "Too many open files")
+        check_retried(service, old, "can't start a worker: Too many open files")
     finally:
         for one in taken:
             os.close(one)
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
-    check_mended(service, caplog)
+    check_mended(service)
 
 
-def test_the_working_directory_is_gone(
-    make: Start, caplog: pytest.LogCaptureFixture, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(
+    ("orders", "failure"),
+    [
+        ("exit 1", "ended with 1 while starting"),
+        ("exit 3", "ended with 3 while starting"),
+        ("die", "ended by SIGKILL while starting"),
+    ],
+)
+def test_workers_that_can_not_start(make: Start, orders: str, failure: str) -> None:
     service = make()
     old = service.start()
-    with pytest.MonkeyPatch.context() as patch:
-        (tmp_path / "gone").mkdir()
-        patch.chdir(tmp_path / "gone")
-        (tmp_path / "gone").rmdir()
-        check_retried(service, old, caplog, "the working directory is gone")
-    check_mended(service, caplog)
+    service.order_workers(orders)
+    check_retried(service, old, failure)
+    service.order_workers("serve")
+    check_mended(service)
 
 
-def check_retried(
-    service: Service, old: set[int], caplog: pytest.LogCaptureFixture, reason: str
-) -> None:
+def check_retried(service: Service, old: set[int], reason: str) -> None:
     """One of two workers dies. The other keeps serving, also while workers are replaced."""
     victim, other = sorted(old)
     os.kill(victim, signal.SIGKILL)
-    failed = f"can't start a worker: {reason}; retrying in "
-    service.until_logged(failed + "1 s")
-    for seconds, following in ((1, 2), (2, 5), (5, 10), (10, 30), (30, 30)):
-        service.let_pass(seconds - 1)
-        assert caplog.messages[-1] == failed + f"{seconds} s"
+    for number, wait in enumerate((1, 2, 5, 10, 30, 30)):
+        service.until_logged(f"{reason}; retrying in {wait} s", 2 if number == 5 else 1)
+        before = len(service.log.messages)
+        service.let_pass(wait - 1)
+        assert len(service.log.messages) == before
         service.let_pass(1)
-        service.until_logged(f"retrying in {following} s", 2 if seconds == following else 1)
-    assert len(caplog.records) == 7  # one of them reports the killed worker
-    assert service.serving() == service.pids() == {other}
+    assert service.serving() == {other}
+
+
+def check_mended(service: Service) -> None:
+    old = service.serving()
     service.signal(signal.SIGHUP)
-    service.until_logged(failed + "1 s", 3)
-    assert service.serving() == service.pids() == {other}
-
-
-def check_mended(service: Service, caplog: pytest.LogCaptureFixture) -> None:
-    (other,) = service.serving()
-    service.pool.clock.now += 1
+    service.until_logged("2 of 2 workers serve")
     service.until_logged("reload: done")
+    service.until(lambda: service.pids() == service.serving())
     assert len(service.serving()) == 2
-    assert other not in service.serving()
-    assert service.restarts() == 1
+    assert not old & service.serving()
 
 
-def test_a_first_worker_that_is_killed_while_starting(
-    make: Start, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_signal_may_have_no_name(make: Start) -> None:
+    service = make()
+    victim = min(service.start())
+    os.kill(victim, signal.SIGRTMIN + 1)
+    service.until_logged(f"worker {victim} ended by signal {signal.SIGRTMIN + 1}; replacing it")
+    assert victim not in service.start()
+
+
+def test_a_slot_whose_worker_can_not_start_gets_no_connections(make: Start) -> None:
+    """And gets them again once one can. Each has a listening socket of its own."""
     service = make("die")
-    service.supervisor.step()
-    (first,) = service.pids()
-    service.until(lambda: caplog.messages)
-    assert caplog.messages == [f"worker {first} ended by SIGKILL while starting; retrying in 1 s"]
-    assert not service.supervisor.is_finished
-    service.order("serve")
-    service.pool.clock.now += 1
+    slot = service.sockets[0]
+    for number in (1, 2):
+        service.until_logged("ended by SIGKILL while starting; retrying in 1 s", number)
+        assert not slot.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        service.order_workers("serve")
+        service.pool.clock.now += 1
+        workers = service.start()
+        assert slot.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        if number == 1:
+            service.order_workers("die")
+            for pid in workers:
+                os.kill(pid, signal.SIGKILL)
+    with socket.create_connection(slot.getsockname()) as client:
+        accepted, _ = slot.accept()
+        with accepted:
+            accepted.sendall(b"answer")  # a socket that was shut down would send nothing
+        assert client.recv(6) == b"answer"
+
+
+@pytest.mark.parametrize(("code", "ends"), [(3, True), (1, False)])
+def test_a_first_worker_that_can_not_serve(make: Start, code: int, ends: bool) -> None:
+    """Exit code 3 says that it has logged the reason, and that another would fail as well."""
+    service = make(f"exit {code}")
+    if ends:
+        service.until(lambda: service.supervisor.is_finished)
+        assert (service.supervisor.exit_code, service.log.messages) == (3, [])
+    else:
+        service.until_logged("ended with 1 while starting; retrying in 1 s")
+
+
+def test_a_policy_that_is_refused_ends_the_start(make: Start) -> None:
+    service = make()
+    service.order("refuse model x: no good")
+    service.until(lambda: service.supervisor.is_finished)
+    assert (service.supervisor.exit_code, service.log.messages) == (3, ["model x: no good"])
+    assert service.restarts() == 0
+
+
+@pytest.mark.parametrize(("orders", "end"), [("die", "by SIGKILL"), ("exit 1", "with 1")])
+def test_a_template_that_dies_while_it_loads_has_another(
+    make: Start, orders: str, end: str
+) -> None:
+    service = make()
+    service.order(orders)
+    for wait in (1, 2, 5):
+        service.until_logged(f" failed: ended {end}; retrying in {wait} s")
+        service.pool.clock.now += wait
+    service.order("policy")
     assert len(service.start()) == 2
 
 
-@pytest.mark.parametrize("code", [3, 1])
-def test_a_first_worker_that_can_not_serve(
-    make: Start, caplog: pytest.LogCaptureFixture, code: int
-) -> None:
-    service = make(f"exit {code}")
-    service.supervisor.step()
-    (first,) = service.pids()
-    if code == 3:  # the worker has logged the reason; a new one would fail the same way
-        service.until(lambda: service.supervisor.is_finished)
-        assert service.supervisor.exit_code == 3
-        assert caplog.messages == []
-    else:
-        service.until(lambda: caplog.messages)
-        assert caplog.messages == [f"worker {first} ended with 1 while starting; retrying in 1 s"]
-
-
-def test_a_worker_that_can_not_start_again(make: Start, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_process_can_be_had_for_a_template(make: Start) -> None:
     service = make()
-    victim, other = sorted(service.start())
-    service.order("exit 3")
-    os.kill(victim, signal.SIGKILL)
-    for wait in (1, 2, 5):
-        service.until_logged(f" ended with 3 while starting; retrying in {wait} s")
-        assert service.serving() == {other}
-        service.let_pass(wait)
-    assert caplog.messages[0] == f"worker {victim} ended by SIGKILL; replacing it"
-    service.order("serve")
-    service.let_pass(10)
-    assert other in service.start()
+    old = service.start()
+
+    def spawn(*_: object) -> int:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    for number in (1, 2):  # failures are forgotten once there is one
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "posix_spawn", spawn)
+            os.kill(service.template(), signal.SIGKILL)
+            for wait in (1, 2, 5):
+                line = f"{os.strerror(errno.EAGAIN)}; retrying in {wait} s"
+                service.until_logged(line, number)
+                service.let_pass(wait)
+        assert service.serving() == old
+        service.let_pass(10)
+        service.until(lambda: service.supervisor.templates.current)
+    assert service.serving() == old
+
+
+def test_a_template_that_is_killed_is_made_again_from_what_it_has_accepted(make: Start) -> None:
+    service = make()
+    old = service.start()
+    service.order("refuse this is not what was accepted")
+    first = service.template()
+    os.kill(first, signal.SIGKILL)
+    service.until_logged(f"template {first} ended by SIGKILL; making it again")
+    assert service.serving() == old
+    os.kill(min(old), signal.SIGKILL)
+    service.until_logged("2 of 2 workers serve")
+    assert max(old) in service.serving()
+    assert service.template() != first
+
+
+def test_a_template_that_hangs_when_it_is_to_fork_is_killed(make: Start) -> None:
+    service = make()
+    old = service.start()
+    first = service.template()
+    os.kill(first, signal.SIGSTOP)
+    os.kill(min(old), signal.SIGKILL)
+    service.until_logged(f"worker {min(old)} ended by SIGKILL; replacing it")
+    service.let_pass(32)
+    service.until_logged(f"template {first} ended by SIGKILL; making it again")
+    service.until_logged("2 of 2 workers serve")
+    assert max(old) in service.serving()
 
 
 def test_a_fault_of_our_own_reaches_no_worker(
@@ -151,15 +200,15 @@ def test_a_fault_of_our_own_reaches_no_worker(
 ) -> None:
     service = make()
     victim, other = sorted(service.start())
-    poll = service.pool.poll
+    observe = service.pool.observe
     faults = [True]
 
-    def break_down() -> None:
-        poll()
+    def break_down(*arguments: object) -> None:
+        observe(*arguments)  # type: ignore[arg-type]
         if faults.pop():
             raise KeyError("row")
 
-    monkeypatch.setattr(service.pool, "poll", break_down)
+    monkeypatch.setattr(service.pool, "observe", break_down)
     os.kill(victim, signal.SIGKILL)
     assert not service.supervisor.step()
     assert caplog.messages[0] == "the supervisor failed; retrying in 1 s"

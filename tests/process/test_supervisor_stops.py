@@ -30,7 +30,7 @@ def test_two_signals_at_once_are_two(make: Start) -> None:
     assert {pid: sorted(names) for pid, names in received(service).items()} == {
         pid: ["SIGINT", "SIGTERM"] for pid in workers
     }
-    service.pool.clock.now += 6
+    service.pool.clock.now += 1.1
     service.until(lambda: service.supervisor.is_finished)
     assert service.supervisor.exit_code == 0
 
@@ -47,15 +47,23 @@ def test_a_stubborn_worker_is_killed_in_the_end(make: Start) -> None:
 
 
 @pytest.mark.parametrize("when", ["start", "reload"])
-def test_stops_though_a_start_hangs(make: Start, when: str) -> None:
+def test_stops_though_a_load_hangs(make: Start, when: str) -> None:
     service = make()
-    workers = service.start() if when == "reload" else set()
-    service.order_to_hang()
+    if when == "reload":
+        service.start()
+    service.order("hang")
     service.signal(signal.SIGHUP)
-    service.until(lambda: len(service.pids()) == len(workers) + 1)
+    service.until_load_hangs()
+    service.signal(signal.SIGTERM)
+    service.until(lambda: service.supervisor.is_finished)
+    assert service.supervisor.exit_code == 0
+
+
+def test_stops_though_a_worker_hangs_as_it_starts(make: Start) -> None:
+    service = make("hang")
+    service.until(service.pids)
     service.signal(signal.SIGTERM)
     service.supervisor.step()
-    service.until(lambda: len(service.pids()) <= 1)
     service.pool.clock.now += 1.1
     service.until(lambda: service.supervisor.is_finished)
     assert service.supervisor.exit_code == 0
@@ -66,12 +74,12 @@ def test_stops_after_so_many_requests_of_all_workers(
 ) -> None:
     service = make(limit_requests=10)
     workers = service.start()
-    for row, number in ((1, 4), (2, 5)):
+    for row, number in ((2, 4), (3, 5)):
         service.pool.counters.rows[row][COLUMNS.total_requests] = number
     for _ in range(10):
         service.supervisor.step()
     assert service.serving() == workers
-    service.pool.counters.rows[1][COLUMNS.total_requests] = 5
+    service.pool.counters.rows[2][COLUMNS.total_requests] = 5
     service.until(lambda: service.supervisor.is_finished)
     assert received(service) == {pid: ["SIGUSR1"] for pid in workers}
     assert caplog.messages == ["--limit-requests 10 is reached: stopping"]

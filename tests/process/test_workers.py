@@ -110,6 +110,11 @@ def test_one_worker_takes_a_new_policy_too(tmp_path: Path) -> None:
         server.process.send_signal(signal.SIGHUP)
         wait_for_log(server, "reload rejected")
         assert server.get(f"/inference?{GOLDEN}") == before
+        model.unlink()
+        os.mkfifo(model)
+        server.process.send_signal(signal.SIGHUP)
+        wait_for_log(server, f"policy: model {model}: not a regular file")
+        assert server.get(f"/inference?{GOLDEN}") == before
         save(tmp_path / "new.pt", mlp(4, 16, 2))
         (tmp_path / "new.pt").replace(model)
 

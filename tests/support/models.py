@@ -72,3 +72,52 @@ def rejection(path: Path, engine: str = "torchscript") -> str:
     assert "\n" not in text
     assert len(text) < 500 + len(str(path))
     return text
+
+
+HANGING = 12345.0  # a position that no verification tries
+
+
+class Hangs(Base):
+    """Its forward never ends for one position. The sum keeps TorchScript from dropping the loop."""
+
+    def forward(self, x: Tensor) -> Outputs:
+        turns = 0
+        while bool((x[:, 0] == 12345.0).any()):
+            turns += 1
+        return self.net(x) + turns, self.value(x)
+
+
+class Tiring(Base):
+    """Its forward never ends once it has been called so often."""
+
+    count: Tensor
+
+    def __init__(self, calls: int) -> None:
+        super().__init__()
+        self.calls = calls
+        self.register_buffer("count", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Outputs:
+        self.count += 1
+        turns = 0
+        while int(self.count) > self.calls:
+            turns += 1
+        return self.net(x) + turns, self.value(x)
+
+
+class Endless(Base):
+    """Its forward never ends."""
+
+    def forward(self, x: Tensor) -> Outputs:
+        turns = 0
+        while bool((x == x).any()):
+            turns += 1
+        return self.net(x) + turns, self.value(x)
+
+
+_widths = itertools.count(8)
+
+
+def new_policy(folder: Path) -> bytes:
+    """A model file whose answers are no other policy's."""
+    return save(folder / "policy.pt", mlp(4, next(_widths), 2)).read_bytes()

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.server import Server
@@ -46,10 +47,10 @@ def log_of(server: Server) -> str:
     return log
 
 
-def start_error(*flags: str, **environment: str) -> tuple[int, str]:
-    """Exit code and the only line of a start that fails."""
+def start_error(*flags: str, prefix: Sequence[str] = (), **environment: str) -> tuple[int, str]:
+    """Exit code and the only line of a start that fails; a prefix is a command that executes it."""
     done = subprocess.run(
-        [sys.executable, "-m", "cartpole.serve", *flags],
+        [*prefix, sys.executable, "-m", "cartpole.serve", *flags],
         env=os.environ | environment,
         capture_output=True,
         text=True,

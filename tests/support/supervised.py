@@ -1,7 +1,5 @@
-"""A supervisor whose steps a test takes, over stub workers."""
+"""A supervisor whose steps a test takes, over workers of a stub template."""
 
-import os
-import signal
 import socket
 import time
 from collections.abc import Callable
@@ -12,11 +10,12 @@ from typing import Any
 import pytest
 
 from cartpole.metrics.counters import COLUMNS
+from cartpole.process.parent import adopt_orphans
 from cartpole.process.supervisor import Supervisor
-from cartpole.settings import Settings
-from tests.support.stub_worker import serve
+from cartpole.settings import read
 
 PATIENCE_SECONDS = 30
+STUB = "tests.support.stub_template"
 
 
 class Service:
@@ -26,28 +25,43 @@ class Service:
         self,
         folder: Path,
         log: pytest.LogCaptureFixture,
-        orders: str,
         workers: int,
+        orders: str = "serve",
         **settings: Any,
     ) -> None:
         self.log = log
         self.model, self.signals = folder / "model", folder / "signals"
-        self.order(orders)
-        self.sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(workers)]
-        chosen = Settings(model=self.model, workers=workers, **settings)
-        self.supervisor = Supervisor(chosen, self.sockets, serve)
+        self.order("policy")
+        self.order_workers(orders)
+        self.sockets = [socket.socket() for _ in range(workers)]
+        for each in self.sockets:
+            each.bind(("127.0.0.1", 0))
+        flags = ["--model", str(self.model), "--workers", str(workers)]
+        for name, value in settings.items():
+            flags += [f"--{name.replace('_', '-')}", str(value)]
+        self.supervisor = Supervisor(read(flags, {}), flags, self.sockets, STUB)
+        adopt_orphans()
         self.pool = self.supervisor.pool
         self.pool.clock.tick = lambda: None  # type: ignore[method-assign]  # let_pass does it
 
     def order(self, orders: str) -> None:
-        """Set the orders of workers that start from now on."""
-        new = self.model.with_name("new")
-        new.write_text(orders)
-        new.replace(self.model)
+        """Set the orders of templates that start from now on."""
+        self._write(self.model, orders)
 
-    def order_to_hang(self) -> None:
-        self.model.unlink()
-        os.mkfifo(self.model)
+    def order_workers(self, orders: str) -> None:
+        """Set the orders of workers that start from now on."""
+        self._write(self.model.with_name("workers"), orders)
+
+    def until_load_hangs(self) -> None:
+        """Have a load that is ordered to hang do so."""
+        mark = self.model.with_name("hangs")
+        self.until(mark.exists)
+        mark.unlink()
+
+    def _write(self, path: Path, text: str) -> None:
+        new = path.with_name("new")
+        new.write_text(text)
+        new.replace(path)
 
     def until(self, condition: Callable[[], object]) -> None:
         deadline = time.monotonic() + PATIENCE_SECONDS
@@ -61,8 +75,10 @@ class Service:
         self.until(lambda: sum(line.endswith(end) for line in self.log.messages) == number)
 
     def start(self) -> set[int]:
-        """Step until all workers serve; return their process ids."""
-        self.until(lambda: len(self.serving()) == len(self.sockets))
+        """Step until all workers serve, and forget the log; return their process ids."""
+        number = len(self.sockets)
+        self.until_logged(f"{number} of {number} workers serve")
+        self.log.clear()
         return self.serving()
 
     def serving(self) -> set[int]:
@@ -71,12 +87,13 @@ class Service:
         return {row[COLUMNS.pid] for row in rows}
 
     def pids(self) -> set[int]:
-        """All worker processes, including those that are starting or ending."""
-        return {worker.process.pid or 0 for worker in self.pool.workers}
+        """All worker processes whose ids are known, including those that are starting or ending."""
+        return {worker.pid for worker in self.pool.workers} - {0}
 
-    def readers(self) -> set[int]:
-        """Workers that have read their orders."""
-        return set(map(int, self.model.with_name("readers").read_text().split()))
+    def template(self) -> int:
+        """The process id of the template of the accepted policy."""
+        assert self.supervisor.templates.current
+        return self.supervisor.templates.current.pid
 
     def signal(self, *numbers: int) -> None:
         self.supervisor.signal_queue += numbers
@@ -96,11 +113,10 @@ class Service:
             self.supervisor.step()
 
     def end(self) -> None:
-        for worker in self.pool.workers:
-            worker.send(signal.SIGKILL)
-            worker.process.join()
-        for one in self.sockets:
-            one.close()
+        for child in (*self.supervisor.templates.all, *self.pool.workers):
+            child.kill()
+        for each in self.sockets:
+            each.close()
 
 
 def _beats_beyond(row: memoryview, beats: int) -> bool:

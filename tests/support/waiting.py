@@ -11,15 +11,23 @@ from bench.server import Server
 from tests.support.metrics import scrape
 
 
-def children(pid: int) -> set[int]:
-    """Process ids of the workers, without multiprocessing's helper process."""
+def children(pid: int, name: str = "cartpole-worker") -> set[int]:
+    """Process ids of the children with this name, by default a supervisor's workers."""
     found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    workers = set()
+    named = set()
     for child in found:
         with suppress(OSError):  # it has just ended
-            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
-                workers.add(int(child))
-    return workers
+            if Path(f"/proc/{child}/comm").read_text() == f"{name}\n":
+                named.add(int(child))
+    return named
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process runs. One that has ended may be a zombie still."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 SECONDS = 60

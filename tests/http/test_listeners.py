@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from cartpole.process.listeners import MOST, Listeners
+from cartpole.http.listeners import MOST, Listeners
 
 
 @pytest.mark.parametrize(
