@@ -46,8 +46,7 @@ Running = tuple[str, list[int]]  # URL, and the processes whose time counts with
 @contextmanager
 def workers(number: int) -> Iterator[Running]:
     with serving("--workers", str(number)) as server:
-        while f"cartpole_workers {number}.0".encode() not in server.get("/metrics")[1]:
-            time.sleep(0.1)
+        server.wait_for_workers(number)
         yield f"http://127.0.0.1:{server.port}", [server.process.pid]
 
 

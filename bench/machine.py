@@ -4,10 +4,12 @@ import os
 import platform
 import re
 import timeit
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PACKAGES = ("torch", "uvicorn", "uvloop", "httptools", "starlette", "orjson", "numba")
+WORKER, TEMPLATE = "cartpole-worker", "cartpole-templa"  # as the kernel names the processes
 
 
 def describe() -> str:
@@ -63,10 +65,39 @@ def resident_mebibytes(pid: int) -> float:
     return int(kibibytes) / 1024
 
 
+def pss_mebibytes(*pids: int) -> float:
+    """Proportional set size: pages that processes share are divided among them."""
+    kibibytes = 0
+    for pid in pids:
+        with suppress(OSError):  # it has ended
+            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            kibibytes += sum(map(int, re.findall(r"^Pss:\s+(\d+) kB", text, re.M)))
+    return kibibytes / 1024
+
+
 def descendants(pid: int) -> list[int]:
     """Process ids of the children of a process, their children, and so on."""
     found = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in task.read_text().split():
-            found += [int(child), *descendants(int(child))]
+    with suppress(OSError):  # it has ended
+        for task in Path(f"/proc/{pid}/task").glob("*/children"):
+            for child in task.read_text().split():
+                found += [int(child), *descendants(int(child))]
     return found
+
+
+def children(pid: int, name: str) -> list[int]:
+    """The workers or the templates of a supervisor; none of a server that is alone."""
+    found = []
+    for child in descendants(pid):
+        with suppress(OSError):  # it has ended
+            if Path(f"/proc/{child}/comm").read_text() == f"{name}\n":
+                found.append(child)
+    return found
+
+
+def has_ended(pid: int) -> bool:
+    """Whether it does not run any more, even if its parent has not noticed."""
+    try:
+        return ") Z " in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return True

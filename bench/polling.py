@@ -5,7 +5,6 @@ per request, auto to never. Medians over interleaved rounds; at a fixed rate the
 """
 
 import argparse
-import time
 from dataclasses import dataclass
 
 from bench.machine import describe
@@ -47,8 +46,7 @@ Results = dict[tuple[str, str], dict[str, list[Figures]]]  # by place and patter
 def run(place: Place, poll: str, flags: list[str], seconds: int, results: Results) -> None:
     flags = [*flags, "--poll", poll, "--workers", str(place.workers)]
     with serving(*flags, cpu=place.cpu) as server:
-        while f"cartpole_workers {place.workers}.0".encode() not in server.get("/metrics")[1]:
-            time.sleep(0.1)
+        server.wait_for_workers(place.workers)
         url, pid = f"http://127.0.0.1:{server.port}", server.process.pid
         measure(url, [pid], 8, 1)  # warms up
         for connections in place.connections:

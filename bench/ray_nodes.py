@@ -65,9 +65,15 @@ class Node:
 
     def services(self) -> list[int]:
         """The process ids of the replicas' children on this node."""
+        return self._processes(SERVICE)
+
+    def actors(self, name: str) -> list[int]:
+        """The process ids of the actors of a class on this node."""
+        return self._processes(f"ray::{name}")
+
+    def _processes(self, text: str) -> list[int]:
         everyone = processes(self._process.pid)
-        others = processes(self._process.pid, without=SERVICE)
-        return sorted(set(everyone) - set(others))
+        return sorted(set(everyone) - set(processes(self._process.pid, without=text)))
 
     def kill_ray(self) -> None:
         """Kill all of Ray on this node, and no replica's child: the kernel must do that."""

@@ -1,35 +1,31 @@
-"""`make bench-scale`: start, memory, many connections, workers, collection."""
+"""`make bench-scale`: start, memory, many and idle connections, workers, counting."""
 
-import re
+import os
+import select
+import signal
 import socket
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import ExitStack
+from math import isnan, nan
 
 from bench.contenders import QUERY, SERVE, SERVER_CPU
 from bench.end_to_end import requests
-from bench.machine import descendants, describe, resident_mebibytes
-from bench.server import Server, serving
+from bench.machine import WORKER, children, descendants, describe, pss_mebibytes, resident_mebibytes
+from bench.server import READY_SECONDS, Server, serving
 from bench.wrk import CLIENT_CPU, measure
 
 ROUNDS, SECONDS = 5, 2
 IDLE = 2000
 STARTS = 7
-PERCENTILES = Path(__file__).parent / "peers/percentiles.lua"
+REQUESTS = 64  # on so many connections that each of four workers gets some
 COUNTING_ROUNDS = 9
 NOT_COUNTED = (
     "from cartpole.metrics.counters import WorkerCounters as Counters; "
     "Counters.record_forward = Counters.record_answers = lambda self, *arguments: None"
 )
-GARBAGE = {
-    "as Python starts": "gc.freeze = lambda: None",
-    "frozen after the start (as served)": "",
-    "frozen and never collected": "f = gc.freeze; gc.freeze = lambda: (f(), gc.disable())",
-}
 
 
 def many_connections() -> str:
@@ -76,39 +72,15 @@ def ready() -> str:
     return f"ready after {ours:.2f} s, {ours / torch:.2f} times `import torch` ({torch:.2f} s)"
 
 
-@contextmanager
-def prepared(statement: str) -> Iterator[Server]:
-    """The service, started after this statement has run in its process."""
-    program = f"import gc, sys; {statement or 'pass'}\nfrom cartpole.serve import main; main()"
-    with serving(command=[sys.executable, "-c", program, *SERVE[3:]], cpu=SERVER_CPU) as server:
-        measure(f"http://127.0.0.1:{server.port}", [], 64, 1)  # warms up
-        yield server
-
-
-def garbage() -> str:
-    figures: dict[str, list[int]] = {name: [] for name in GARBAGE}
-    for _ in range(ROUNDS):
-        for name, statement in GARBAGE.items():
-            with prepared(statement) as server:
-                wrk = ["taskset", "-c", str(CLIENT_CPU), "wrk", "-t1", "-c64", f"-d{SECONDS}s"]
-                url = f"http://127.0.0.1:{server.port}/inference?{QUERY}"
-                done = subprocess.run(
-                    [*wrk, "-s", str(PERCENTILES), url], check=True, capture_output=True, text=True
-                )
-            (value,) = re.findall(r"p99.9 (\d+)", done.stdout)
-            figures[name].append(int(value))
-    return "\n".join(
-        f"p99.9 at 64 connections, {name}: {statistics.median(values):,.0f} µs"
-        for name, values in figures.items()
-    )
-
-
 def counting() -> str:
     cpu: dict[str, list[float]] = {"": [], NOT_COUNTED: []}
     for _ in range(COUNTING_ROUNDS):
         for statement, values in cpu.items():
-            with prepared(statement) as server:
+            program = f"{statement}\nfrom cartpole.serve import main; main()"
+            command = (sys.executable, "-c", program, *SERVE[3:])
+            with serving(command=command, cpu=SERVER_CPU) as server:
                 url, pid = f"http://127.0.0.1:{server.port}", server.process.pid
+                measure(url, [], 64, 1)  # warms up
                 values.append(measure(url, [pid], 64, SECONDS).cpu)
     counted, not_counted = (statistics.median(values) for values in cpu.values())
     share = counted / not_counted - 1
@@ -118,7 +90,7 @@ def counting() -> str:
 
 
 def workers() -> str:
-    """Processor time and memory of two workers on one core, and on two that wrk shares with them.
+    """Processor time of two workers on one core, and on two that wrk shares with them.
 
     wrk needs one of this machine's two cores, so the capacity of two can't be measured. It follows
     from the processor time per request, which holds what the workers cost each other.
@@ -131,59 +103,85 @@ def workers() -> str:
         "2 workers on two cores, 64 connections each": (2, 128, None),
     }
     cpu: dict[str, list[float]] = {name: [] for name in cases}
-    memory: dict[int, float] = {}
     for _ in range(ROUNDS):
         for name, (number, connections, core) in cases.items():
             with serving("--workers", str(number), cpu=core) as server:
                 url, pid = f"http://127.0.0.1:{server.port}", server.process.pid
-                while f"cartpole_workers {number}.0".encode() not in server.get("/metrics")[1]:
-                    time.sleep(0.1)
+                server.wait_for_workers(number)
                 client = CLIENT_CPU if core is not None else None
                 cpu[name].append(measure(url, [pid], connections, SECONDS, cpu=client).cpu)
-                memory[number] = sum(map(proportional, [pid, *descendants(pid)])) / 2**20
     medians = {name: statistics.median(values) for name, values in cpu.items()}
     shown = "; ".join(f"{name} {value:.1f} µs" for name, value in medians.items())
     alone, both = list(medians.values())[-2:]
-    return (
-        f"CPU per request: {shown}; two cores carry {2 * alone / both:.2f} times as much as one; "
-        f"memory (PSS): {memory[1]:.0f} MiB with 1 worker, {memory[2]:.0f} MiB with 2"
-    )
+    return f"CPU per request: {shown}; two cores carry {2 * alone / both:.2f} times as much as one"
 
 
-def proportional(pid: int) -> int:
-    """Proportional set size in bytes: shared pages are divided among their processes."""
-    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    (kilobytes,) = re.findall(r"^Pss:\s+(\d+) kB", text, re.M)
-    return int(kilobytes) * 1024
-
-
-def engines() -> str:
-    """Time to start and resident memory of the native engine, against TorchScript."""
-    figures = []
-    for engine in ("torchscript", "native"):
-        starts, memory = [], []
-        for _ in range(STARTS):
+def processes() -> str:
+    """A table of one to four workers: memory, start, and how soon a killed one is replaced."""
+    cases = [(engine, number) for engine in ("torchscript", "native") for number in (1, 2, 4)]
+    rounds: dict[tuple[str, int], list[tuple[float, float, float]]] = {case: [] for case in cases}
+    for _ in range(STARTS):
+        for engine, number in cases:
             began = time.perf_counter()
-            with serving("--engine", engine, cpu=SERVER_CPU) as server:
-                starts.append(time.perf_counter() - began)
-                server.get(f"/inference?{QUERY}")
-                memory.append(resident_mebibytes(server.process.pid))
-        figures.append((statistics.median(starts), statistics.median(memory)))
-    (start, size), (native_start, native_size) = figures
-    return (
-        f"native against torchscript: ready after {native_start:.2f} s against {start:.2f} s, "
-        f"resident memory {native_size:.0f} MiB against {size:.0f} MiB"
-    )
+            # Workers that are stopped below must not be replaced.
+            flags = ("--engine", engine, "--workers", str(number), "--worker-timeout", "0")
+            with serving(*flags) as server:
+                server.wait_for_workers(number)
+                start = time.perf_counter() - began
+                for _ in range(REQUESTS):
+                    server.get(f"/inference?{QUERY}")
+                pid = server.process.pid
+                memory = pss_mebibytes(pid, *descendants(pid))
+                rounds[engine, number].append((memory, start, replacement_seconds(server)))
+    text = "| engine | workers | memory (PSS) | all serve after | times one | replaced after |\n"
+    text += "|---|---|---|---|---|---|\n"
+    for (engine, number), figures in rounds.items():
+        memory, start, replaced = map(statistics.median, zip(*figures, strict=True))
+        alone = statistics.median(start for _, start, _ in rounds[engine, 1])
+        text += (
+            f"| {engine} | {number} | {memory:.0f} MiB | {start:.2f} s | {start / alone:.2f} | "
+            f"{'-' if isnan(replaced) else f'{replaced * 1000:,.0f} ms'} |\n"
+        )
+    return text
+
+
+def replacement_seconds(server: Server) -> float:
+    """Time from SIGKILL of a worker to its replacement's first answer; NaN without a supervisor.
+
+    All workers are stopped before. So their connections wait in the kernel, and the first answer
+    is the replacement's, to one of those that waited for the killed worker.
+
+    Raises:
+        RuntimeError: there was no answer.
+    """
+    workers = children(server.process.pid, WORKER)
+    if not workers:
+        return nan
+    for pid in workers:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(0.1)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(server.connect()) for _ in range(REQUESTS)]
+        for client in clients:
+            client.sendall(f"GET /inference?{QUERY} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        began = time.perf_counter()
+        os.kill(workers[0], signal.SIGKILL)
+        answered, _, _ = select.select(clients, [], [], READY_SECONDS)
+        took = time.perf_counter() - began
+        if not answered or not answered[0].recv(100).startswith(b"HTTP/1.1 200 "):
+            raise RuntimeError("a killed worker was not replaced")
+    for pid in workers[1:]:
+        os.kill(pid, signal.SIGCONT)
+    return took
 
 
 FIGURES = (
     ready,
-    engines,
+    processes,
     many_connections,
     idle_connections,
     workers,
     counting,
-    garbage,
 )
 
 

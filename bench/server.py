@@ -49,6 +49,14 @@ class Server:
         finally:
             connection.close()
 
+    def wait_for_workers(self, number: int) -> None:
+        """Wait until so many serve. Raises RuntimeError after a minute."""
+        deadline = time.monotonic() + READY_SECONDS
+        while f"cartpole_workers {number}.0".encode() not in self.get("/metrics")[1]:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{number} workers don't serve after {READY_SECONDS} s")
+            time.sleep(0.01)
+
 
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -1,19 +1,22 @@
-"""`make soak`: half an hour of good and bad clients, reloads, and killed and stopped workers.
+"""`make soak`: half an hour of good and bad clients and of all faults of bench/faults.py.
 
-It fails if an answer differs from the module's forward, a request is lost, or memory grows.
+It fails if an answer is not of a policy that may be served, a request is lost other than by the
+kill of its worker, the service doesn't recover, or memory or the supervisor's descriptors grow.
 """
 
 import argparse
 import asyncio
-import os
 import random
 import re
+import shutil
 import signal
+import socket
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 
 import orjson
@@ -21,18 +24,21 @@ import torch
 
 from bench.bad_clients import misbehave
 from bench.certificate import make_certificate
-from bench.machine import descendants, describe, resident_mebibytes
+from bench.contenders import QUERY
+from bench.faults import GOOD, WORKER_TIMEOUT, Faults, write_policies
+from bench.machine import descendants, describe, has_ended, pss_mebibytes
 from bench.server import Server, serving
 from cartpole.api.observation import NAMES
 from cartpole.policy.contract import Observation
 from cartpole.policy.loading import load
 from cartpole.policy.tolerance import rows_agree
-from cartpole.settings import BUNDLED_MODEL
 
 GOOD_CLIENTS, BAD_CLIENTS = 8, 6  # for each service
-FAULT_SECONDS = 15  # between two faults in one service
-WORKER_TIMEOUT = 3
+ANSWER_SECONDS = 30  # a request that takes longer is lost
+CALM_SECONDS = 10  # without clients, before memory is measured
+END_SECONDS = 5  # for all processes, after their supervisor was killed
 GROWTH = 1.1  # allowed for memory, because the allocator keeps some
+SEVERAL = ("--workers", "2", "--worker-timeout", str(WORKER_TIMEOUT))
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -41,30 +47,52 @@ class Soak:
     """One service with its clients and faults, and the outcome of the requests.
 
     Attributes:
-        sent: requests of the good clients.
-        retried: requests that were sent again after their connection broke: a kept connection, as
-            HTTP clients do, or any connection when a worker was killed meanwhile.
-        lost: requests whose new connection broke although no worker was killed.
-        wrong: answers with a status other than 200, or with other logits than the module's.
+        taken: requests that were sent again because a worker was killed meanwhile.
+        retried: the same for a kept connection that broke without a kill, as HTTP clients do.
+        lost: requests whose new connection broke without a kill, or that had no answer in time.
+        wrong: answers with a status other than 200, or with logits of no policy that may be served.
+        used: PSS in MiB of all processes, and the supervisor's descriptors, after each round.
     """
 
     server: Server
-    until: float
+    faults: Faults
     sent: int = 0
+    taken: int = 0
     retried: int = 0
     lost: int = 0
     wrong: int = 0
     bad_clients: int = 0
-    faults: dict[str, int] = field(default_factory=dict)
-    _answers: list[tuple[Observation, bytes]] = field(default_factory=list)
-    _killed_at: float = 0.0
+    used: list[tuple[float, int]] = field(default_factory=list)
+    _answers: list[tuple[Observation, bytes, frozenset[str]]] = field(default_factory=list)
 
-    async def run(self) -> None:
-        await asyncio.gather(
-            *(self._good(random.Random(seed)) for seed in range(GOOD_CLIENTS)),
-            *(self._bad(random.Random(seed)) for seed in range(BAD_CLIENTS)),
-            self._break(random.Random(0)),
-            self._check(),
+    async def run(self, seconds: float, policies: Path) -> None:
+        """Cause all faults, again and again until the time is over."""
+        until, pid = time.monotonic() + seconds, self.server.process.pid
+        self.faults.read_log()
+        while not self.used or time.monotonic() < until:
+            await asyncio.gather(
+                *(self._good(random.Random(seed)) for seed in range(GOOD_CLIENTS)),
+                *(self._bad(random.Random(seed)) for seed in range(BAD_CLIENTS)),
+                self._check(policies),
+                self.faults.cause_all(),
+            )
+            await asyncio.sleep(CALM_SECONDS)
+            descriptors = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+            self.used.append((pss_mebibytes(pid, *descendants(pid)), descriptors))
+
+    def report(self) -> tuple[bool, str]:
+        """Whether it has passed, and a line about it."""
+        warm = len(self.used) > 2  # then the first round counts as the warm-up
+        (memory, descriptors), (memory_now, descriptors_now) = self.used[warm], self.used[-1]
+        has_grown = memory_now > GROWTH * memory or descriptors_now > descriptors
+        passed = not (self.wrong or self.lost or self.faults.stuck or has_grown)
+        counts = ", ".join(f"{count} of {name}" for name, count in self.faults.counts.items())
+        return passed, (
+            f"{'passed' if passed else 'FAILED'}; {self.sent:,} requests beside "
+            f"{self.bad_clients:,} bad clients; {counts}; not recovered from: "
+            f"{', '.join(self.faults.stuck) or 'none'}; wrong {self.wrong}, lost {self.lost}, sent "
+            f"again {self.taken} after a kill, {self.retried} on a closed connection; memory (PSS) "
+            f"{memory:.0f} to {memory_now:.0f} MiB, descriptors {descriptors} to {descriptors_now}"
         )
 
     # Clients
@@ -74,23 +102,21 @@ class Soak:
 
     async def _good(self, chance: random.Random) -> None:
         connection = None
-        while time.monotonic() < self.until:
-            deviations = (2, 2, 0.2, 1)
-            position, velocity, angle, angular = (chance.gauss(0, size) for size in deviations)
+        while not self.faults.are_over:
+            position, velocity, angle, angular = map(chance.gauss, [0] * 4, (2, 2, 0.2, 1))
             observation = (position, velocity, angle, angular)
             self.sent += 1
+            policies = self.faults.may_serve
             connection, head, body = await self._answer(connection, observation)
             if not connection:
                 self.lost += 1
             elif not head.startswith(b"HTTP/1.1 200 "):
                 self.wrong += 1
             else:
-                self._answers.append((observation, body))
-            if connection and b"connection: close" in head:
+                self._answers.append((observation, body, policies | self.faults.may_serve))
+            if connection and (self.faults.are_over or b"connection: close" in head):
                 connection[1].close()
                 connection = None
-        if connection:
-            connection[1].close()
 
     async def _answer(
         self, connection: Connection | None, observation: Observation
@@ -99,18 +125,25 @@ class Soak:
         began, kept = time.monotonic(), connection is not None
         while True:
             try:
-                connection = connection or await self._connect()
-                return connection, *await _request(*connection, observation)
-            except (OSError, asyncio.IncompleteReadError):
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    connection = connection or await self._connect()
+                    return connection, *await _request(*connection, observation)
+            except (OSError, asyncio.IncompleteReadError) as error:
                 if connection:
                     connection[1].close()
                 connection = None
-            if not kept and self._killed_at < began:
+                if isinstance(error, TimeoutError):
+                    return None, b"", b""
+            if self.faults.killed_at >= began:
+                self.taken += 1
+            elif kept:
+                self.retried += 1
+            else:
                 return None, b"", b""
-            self.retried, kept = self.retried + 1, False
+            kept = False
 
     async def _bad(self, chance: random.Random) -> None:
-        while time.monotonic() < self.until:
+        while not self.faults.are_over:
             with suppress(OSError, asyncio.TimeoutError):
                 reader, writer = await self._connect()
                 self.bad_clients += 1
@@ -120,34 +153,20 @@ class Soak:
                     writer.transport.abort()
             await asyncio.sleep(0.01)
 
-    async def _check(self) -> None:
-        forward = load(BUNDLED_MODEL).forward
-        while self._answers or time.monotonic() < self.until:
+    async def _check(self, policies: Path) -> None:
+        forward = {name: load(policies / name).forward for name in GOOD}
+        while self._answers or not self.faults.are_over:
             await asyncio.sleep(0.5)
             answers, self._answers = self._answers, []
-            if answers:
-                expected = forward(torch.tensor([observation for observation, _ in answers]))
-                found = [list(orjson.loads(body).values()) for _, body in answers]
-                self.wrong += int((~rows_agree(torch.tensor(found), expected)).sum())
-
-    # Faults
-
-    async def _break(self, chance: random.Random) -> None:
-        """Cause faults in turn; the last one leaves time to recover before the end."""
-        while time.monotonic() < self.until - 2 * FAULT_SECONDS:
-            await asyncio.sleep(FAULT_SECONDS)
-            workers = descendants(self.server.process.pid)
-            signals = ["SIGHUP", "SIGHUP twice"] + ["SIGKILL", "SIGSTOP"] * bool(workers)
-            fault = chance.choice(signals)
-            self.faults[fault] = self.faults.get(fault, 0) + 1
-            if fault in ("SIGKILL", "SIGSTOP"):
-                number = getattr(signal, fault)
-                self._killed_at = time.monotonic() + (fault == "SIGSTOP") * 2 * WORKER_TIMEOUT
-                with suppress(ProcessLookupError):
-                    os.kill(chance.choice(serving_workers(workers)), number)
-            else:
-                for _ in fault.split():
-                    os.kill(self.server.process.pid, signal.SIGHUP)
+            if not answers:
+                continue
+            observations = torch.tensor([observation for observation, _, _ in answers])
+            found = torch.tensor([list(orjson.loads(body).values()) for _, body, _ in answers])
+            right = torch.zeros(len(answers), dtype=torch.bool)
+            for name in GOOD:
+                may_serve = torch.tensor([name in policies for _, _, policies in answers])
+                right |= may_serve & rows_agree(found, forward[name](observations))
+            self.wrong += int((~right).sum())
 
 
 async def _request(
@@ -161,62 +180,69 @@ async def _request(
     return head, await reader.readexactly(int(size))
 
 
-def serving_workers(processes: list[int]) -> list[int]:
-    """The workers among these processes: multiprocessing's resource tracker needs little memory."""
-    return [pid for pid in processes if resident_mebibytes(pid) > 100] or processes
+def kill_supervisor(tls: Path | None, is_reloading: bool) -> None:
+    """Kill a supervisor, wait for the end of its processes, and start another on the same port.
 
-
-def state(server: Server) -> tuple[float, int]:
-    """Resident MiB and open descriptors of all processes of a service."""
-    memory, descriptors = 0.0, 0
-    for pid in [server.process.pid, *descendants(server.process.pid)]:
-        with suppress(OSError, ValueError):  # it has exited
-            memory += resident_mebibytes(pid)
-            descriptors += len(list(Path(f"/proc/{pid}/fd").iterdir()))
-    return memory, descriptors
-
-
-async def soak(servers: list[Server], seconds: float) -> list[Soak]:
-    soaks = [Soak(server, time.monotonic() + seconds) for server in servers]
-    await asyncio.gather(*(one.run() for one in soaks))
-    return soaks
+    Raises:
+        RuntimeError: some processes don't end, or the new start doesn't serve.
+        OSError: the port is not free.
+    """
+    with serving(*SEVERAL, tls=tls) as server:
+        server.wait_for_workers(2)
+        if is_reloading:
+            server.process.send_signal(signal.SIGHUP)
+            time.sleep(0.3)
+        processes, began = descendants(server.process.pid), time.monotonic()
+        server.process.kill()
+        while not all(map(has_ended, processes)):
+            if time.monotonic() > began + END_SECONDS:
+                raise RuntimeError(f"some of {processes} outlive their supervisor")
+            time.sleep(0.01)
+        took = time.monotonic() - began
+        socket.create_server(("127.0.0.1", server.port)).close()
+        with serving(*SEVERAL, tls=tls, port=server.port) as successor:
+            if successor.get(f"/inference?{QUERY}")[0] != 200:
+                raise RuntimeError("the new start doesn't serve")
+    kind, moment = "TLS" if tls else "TCP", ", during a reload" if is_reloading else ""
+    print(f"SIGKILL of the supervisor, {kind}{moment}: all ended in {took:.2f} s", flush=True)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=1800)
+    parser.add_argument(
+        "--seconds", type=float, default=1800, help="each fault comes at least once"
+    )
     seconds: float = parser.parse_args().seconds
     torch.set_num_threads(1)
-    flags = ("--log-level", "error", "--limit-body", "100000")
-    with tempfile.TemporaryDirectory() as folder:
-        make_certificate(Path(folder))
-        # One worker reloads its model in place; of several, each is replaced.
-        several = ("--workers", "2", "--worker-timeout", str(WORKER_TIMEOUT))
-        with (
-            serving(*flags) as plain,
-            serving(*flags, *several, tls=Path(folder)) as secured,
+    soaks: dict[str, Soak] = {}
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        make_certificate(folder)
+        write_policies(folder)
+        for tls, is_reloading in product((None, folder), (False, True)):
+            kill_supervisor(tls, is_reloading)
+        for title, workers, flags, tls in (
+            ("TCP, two workers, access log", 2, (*SEVERAL, "--access-log"), None),
+            ("TLS, two workers", 2, SEVERAL, folder),
+            ("TCP, one worker", 1, (), None),
         ):
-            servers = [plain, secured]
-            asyncio.run(soak(servers, max(60.0, seconds / 10)))
-            time.sleep(15)  # until the last worker is replaced
-            before = [state(server) for server in servers]
-            soaks = asyncio.run(soak(servers, seconds))
-            time.sleep(15)
-            after = [state(server) for server in servers]
-    bad = 0
-    for name, one, then, now in zip(
-        ("TCP, one worker", "TLS, two workers"), soaks, before, after, strict=True
-    ):
-        grew = now[0] > GROWTH * then[0] or now[1] > then[1]
-        bad += one.wrong + one.lost + grew
-        faults = ", ".join(f"{count} of {fault}" for fault, count in sorted(one.faults.items()))
-        print(
-            f"{name}: {one.sent:,} requests in {seconds:.0f} s beside {one.bad_clients:,} bad "
-            f"clients; {faults}; wrong {one.wrong}, lost {one.lost}, retried {one.retried}; memory "
-            f"{then[0]:.0f} to {now[0]:.0f} MiB, descriptors {then[1]} to {now[1]}"
-        )
+            model = Path(shutil.copy(folder / "good", folder / f"{title}.pt"))
+            flags = ("--model", str(model), "--limit-body", "100000", *flags)
+            server = stack.enter_context(serving(*flags, tls=tls))
+            server.wait_for_workers(workers)
+            soaks[title] = Soak(server, Faults(server, workers, folder, model))
+
+        async def run() -> None:
+            await asyncio.gather(*(one.run(seconds, folder) for one in soaks.values()))
+
+        asyncio.run(run())
+    passed = True
+    for title, one in soaks.items():
+        one_passed, line = one.report()
+        print(f"{title}: {line}", *([] if one_passed else one.faults.errors), sep="\n")
+        passed &= one_passed
     print(describe())
-    return int(bad > 0)
+    return int(not passed)
 
 
 if __name__ == "__main__":

@@ -5,18 +5,17 @@ bench.staged adds the clocks. The rest of the process's time is the event loop's
 
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from bench.contenders import QUERY, SERVER_CPU
-from bench.machine import cpu_seconds, describe
+from bench import wrk
+from bench.contenders import SERVER_CPU
+from bench.machine import describe
 from bench.record import RESULTS
 from bench.server import serving
-from bench.wrk import CLIENT_CPU, read_wrk
 
 WAIT = "wait for the batch"  # wall time while other requests are read; not one of the stages
 STAGES = ("read and parse", "forward", "render", "write", "loop and kernel")
@@ -33,14 +32,8 @@ def measure(connections: int, flags: Sequence[str]) -> Stages:
         path = Path(folder) / "stages.json"
         command = [sys.executable, "-m", "bench.staged", str(path), "--port", "{port}"]
         with serving(command=[*command, *flags], cpu=SERVER_CPU) as server:
-            wrk = ["taskset", "-c", str(CLIENT_CPU), "wrk", "-t1", f"-c{connections}", "--latency"]
-            url = f"http://127.0.0.1:{server.port}/inference?{QUERY}"
-            before = cpu_seconds(server.process.pid)
-            done = subprocess.run(
-                [*wrk, f"-d{SECONDS}s", url], check=True, capture_output=True, text=True
-            )
-            used = cpu_seconds(server.process.pid) - before
-        whole = read_wrk(done.stdout, used).cpu
+            url, pid = f"http://127.0.0.1:{server.port}", server.process.pid
+            whole = wrk.measure(url, [pid], connections, SECONDS).cpu
         seen = json.loads(path.read_text())
     stages: Stages = {name: seen[name] for name in STAGES[:-1]}
     stages[STAGES[-1]] = whole - sum(stages.values())
