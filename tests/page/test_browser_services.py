@@ -134,6 +134,8 @@ def test_the_map_is_renewed_where_the_cart_is(
     live.wait_for_steps(20)
     before, start = len(batches), time.monotonic()
     live.sleep(2)
+    while len(batches) == before and time.monotonic() < start + 60:  # on a busy machine
+        live.sleep(0.5)
     assert 1 <= len(batches) - before <= 4 * (time.monotonic() - start) + 1
     states = {parse(observation)[:2] for observation in live.recorded("observations")}
     for rows in batches:

@@ -91,5 +91,6 @@ def test_no_request_to_reload_is_lost_and_none_hinders_the_end(tmp_path: Path) -
         server.process.terminate()
         assert server.process.wait(timeout=60) == 0
         assert server.process.stderr
-        (line,) = server.process.stderr.readlines()
+        waits, line = server.process.stderr.readlines()
+        assert waits.endswith("] reload: the next load waits for the one under way\n")
         assert line.endswith("] stopped after 1 requests\n")
