@@ -3,7 +3,8 @@
 import os
 import re
 import signal
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,17 @@ def get(server: Server, number: int) -> None:
     assert server.get(f"/health/live?{number:0{LENGTH}}")[0] == 200
 
 
+@contextmanager
+def with_full_log() -> Iterator[Server]:
+    """A service that has logged 100 requests since its log has no room."""
+    with serving("--access-log") as server:
+        wait_for_log(server, "serves on")
+        fill(server)
+        for number in range(100):
+            get(server, number)
+        yield server
+
+
 def numbers(log: str) -> list[int]:
     return [int(found) for found in re.findall(rf"live\?(\d{{{LENGTH}}}) 200 ", log)]
 
@@ -41,11 +53,7 @@ def end_of_log(server: Server) -> str:
 
 
 def test_a_service_goes_on_and_counts_the_lines_that_it_drops() -> None:
-    with serving("--access-log") as server:
-        wait_for_log(server, "serves on")
-        fill(server)
-        for number in range(100):
-            get(server, number)
+    with with_full_log() as server:
         flags = Path(f"/proc/{server.process.pid}/fdinfo/2").read_text()
         (found,) = re.findall(r"flags:\s+(\d+)", flags)
         assert not int(found, 8) & os.O_NONBLOCK  # others share it
@@ -57,11 +65,7 @@ def test_a_service_goes_on_and_counts_the_lines_that_it_drops() -> None:
 
 
 def test_the_count_is_logged_without_a_next_line() -> None:
-    with serving("--access-log") as server:
-        wait_for_log(server, "serves on")
-        fill(server)
-        for number in range(100):
-            get(server, number)
+    with with_full_log() as server:
         wait_for_log(server, "lines of the log were dropped")
         get(server, 100)
         wait_for_log(server, f"{100:0{LENGTH}} 200 ")

@@ -1,4 +1,4 @@
-"""What a connection sends: the answers to its requests, one at a time, and its end."""
+"""The sending half of a connection: answers to its requests, one at a time, and its end."""
 
 import asyncio
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from cartpole.metrics.rejections import TOO_MANY_CONNECTIONS, TOO_SLOW, Rejectio
 
 
 class Phase(Enum):
-    """What becomes of the bytes that a connection receives."""
+    """How the bytes that a connection receives are treated."""
 
     OPEN = "they are read"
     FINISHED = "the last answer is written, or waits in the batcher: they are discarded"

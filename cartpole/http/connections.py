@@ -22,7 +22,7 @@ IDLE_GRACE_SECONDS = 1  # after the stop: for a request that is on its way on an
 
 
 class Admission(Enum):
-    """What a connection may ask."""
+    """How much a connection may ask for."""
 
     ALL = "within the limit"
     HEALTH = "past the limit, within the reserve"

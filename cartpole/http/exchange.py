@@ -15,7 +15,7 @@ _ASGI = {"version": "3.0", "spec_version": "2.3"}
 
 
 def describe(transport: asyncio.Transport) -> Scope:
-    """What the scopes of all requests of a connection share."""
+    """The part of a scope that is the same for all requests of a connection."""
     return {
         "type": "http",
         "asgi": _ASGI,

@@ -112,7 +112,7 @@ class _Template:
         return all(map(_is_neutral, compress(lines, map(ne, lines, self._lines))))
 
     def gap(self, lines: list[bytes]) -> tuple[bytes, bytes] | None:
-        """What stands before and behind the lines that differ, if all between them are neutral."""
+        """The bytes around the lines that differ; None unless all lines between are neutral."""
         changed = [number for number, line in enumerate(lines) if line != self._lines[number]]
         if not changed or not all(map(_is_neutral, lines[changed[0] : changed[-1] + 1])):
             return None

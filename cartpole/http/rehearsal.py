@@ -102,7 +102,7 @@ class Rehearsal:
 
 
 async def _no_app(scope: Scope, receive: Receive, send: Send) -> None:
-    """What the fast path never asks."""
+    """The application of a rehearsal, which the fast path never asks."""
 
 
 class _Discard(asyncio.Transport):

@@ -6,7 +6,7 @@ from http import HTTPStatus
 from cartpole.api.responses import Headers, headers, render_error
 from cartpole.metrics.rejections import TOO_MANY_CONNECTIONS, Rejection
 
-# What an answer says about its connection: RFC 9112, sections 9.3 and 9.6.
+# The header lines of an answer about its connection: RFC 9112, sections 9.3 and 9.6.
 KEPT = b""  # in HTTP/1.1
 KEPT_HTTP_1_0 = b"connection: keep-alive\r\n"
 LAST = b"connection: close\r\n"

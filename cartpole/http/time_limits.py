@@ -13,7 +13,7 @@ CLOSE_SECONDS = 2  # after the last answer, or after the client has last read a 
 
 
 class Awaited(Enum):
-    """What a connection waits for."""
+    """The next thing that a connection needs, be it from the service or from the client."""
 
     ANSWER = "the service"
     REQUEST = "the first byte of a request"
@@ -24,7 +24,7 @@ class Awaited(Enum):
 
 
 class Verdict(Enum):
-    """What is to become of a connection whose client has taken too long."""
+    """The end of a connection whose client has taken too long."""
 
     REJECT = "say so, and end"
     FINISH = "end without an answer, once the client has read those before"

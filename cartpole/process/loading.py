@@ -1,4 +1,4 @@
-"""What a start or a reload accepts: a policy and a TLS certificate together, or neither."""
+"""Loads a policy and a TLS certificate for a start or a reload: both are accepted, or neither."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from cartpole.settings import Settings
 
 @dataclass(frozen=True)
 class Loaded:
-    """What has been loaded and checked.
+    """A policy and a certificate that have been loaded and checked.
 
     Attributes:
         engine: runs the policy.

@@ -23,7 +23,7 @@ class Progress:
         self._work, self._worked_at = self._read(), now
 
     def is_stuck(self, now: float) -> bool:
-        """Whether neither has grown for STUCK_SECONDS. What can't be read counts as work."""
+        """Whether neither has grown for STUCK_SECONDS. Unreadable counts are taken to grow."""
         work = self._read()
         if work is None or work != self._work:
             self._work, self._worked_at = work, now

@@ -210,7 +210,8 @@ class Supervisor:
         """Delay the next start. Returns the delay in seconds."""
         listener = self._sockets[slot.number]
         is_listening = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-        if not slot.worker and self._sockets.count(listener) == 1 and is_listening:
+        is_again = slot.backoff.has_failed  # the first time, connections wait for the next start
+        if is_again and not slot.worker and self._sockets.count(listener) == 1 and is_listening:
             # Stop listening, so that the kernel gives new connections to the other workers. Of a
             # socket that does not listen, this would end each connection that it ever accepts.
             listener.shutdown(socket.SHUT_RDWR)

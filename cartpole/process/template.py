@@ -49,21 +49,26 @@ def main() -> int:
         for descriptor in (counters, *copies):
             os.close(descriptor)
         _say(supervisor, f"ready {policy}")
-        while True:
-            order, descriptors, *_ = socket.recv_fds(supervisor, MOST_BYTES, 2)
-            if not order:
-                return EXIT_OK
-            listener, orders = (socket.socket(fileno=each) for each in descriptors)
-            with listener, orders:
-                row, core = map(int, order.split())
-                run = partial(serve, listener, orders, row, core)
-                try:
-                    run_forked(partial(_fork_orphan, supervisor, orders, run))
-                except OSError as error:
-                    logger.error("can't fork a worker: %s", error.strerror)
-                except Refused as error:  # it had no threads before; another may have none
-                    logger.error("%s", error)
-                    return EXIT_START
+        return _fork_workers(supervisor, serve)
+
+
+def _fork_workers(supervisor: socket.socket, serve: Callable[..., int]) -> int:
+    """Fork one for each order, until the supervisor closes its socket. Returns the exit code."""
+    while True:
+        order, descriptors, *_ = socket.recv_fds(supervisor, MOST_BYTES, 2)
+        if not order:
+            return EXIT_OK
+        listener, orders = (socket.socket(fileno=each) for each in descriptors)
+        with listener, orders:
+            row, core = map(int, order.split())
+            run = partial(serve, listener, orders, row, core)
+            try:
+                run_forked(partial(_fork_orphan, supervisor, orders, run))
+            except OSError as error:
+                logger.error("can't fork a worker: %s", error.strerror)
+            except Refused as error:  # it had no threads before; another may have none
+                logger.error("%s", error)
+                return EXIT_START
 
 
 def run_forked(run: Callable[[], int]) -> int:

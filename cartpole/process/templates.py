@@ -21,6 +21,10 @@ class Backoff:
         """Forget failures: the next attempt is due at once."""
         self._failures, self._due = 0, 0.0
 
+    @property
+    def has_failed(self) -> bool:
+        return self._failures > 0
+
     def is_due(self, now: float) -> bool:
         return now >= self._due
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,20 @@ def test_missing(tmp_path: Path) -> None:
         load(tmp_path / "none.pt")
     with pytest.raises(BadPolicy, match="Is a directory"):
         load(tmp_path)
+
+
+def test_a_file_is_read_in_parts(tmp_path: Path) -> None:
+    """A load from a slow disk shows by them that it makes progress."""
+    path = tmp_path / "file"
+    path.write_bytes(os.urandom(2**23))
+    before = system_calls_to_read()
+    assert read_file(path) == path.read_bytes()
+    assert system_calls_to_read() - before >= 8
+
+
+def system_calls_to_read() -> int:
+    (found,) = re.findall(r"syscr: (\d+)", Path("/proc/self/io").read_text())
+    return int(found)
 
 
 def test_what_is_no_regular_file(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A supervisor for the tests of one module; its workers end with the test."""
+"""Services for the tests of one module, and a supervisor whose workers end with the test."""
 
 import logging
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.family import Family, family
 from tests.support.supervised import Service, Start
 
 
@@ -22,3 +23,16 @@ def make(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Start]:
     yield start
     for service in made:
         service.end()
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Family]:
+    with family(tmp_path_factory.mktemp("pair")) as started:
+        yield started
+
+
+@pytest.fixture
+def pair(running: Family) -> Family:
+    """Two workers, a template and a good model file; other tests may have replaced each of them."""
+    running.settle()
+    return running

@@ -46,6 +46,7 @@ def test_a_second_signal_ends_a_hung_forward(tmp_path: Path, size: int) -> None:
         service.signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 0
         wait_until(partial(_is_free, service))
+        assert not group(service.server)
 
 
 @pytest.mark.parametrize("state", ["hung", "draining", "draining and hung"])
@@ -57,6 +58,7 @@ def test_no_child_outlives_a_killed_supervisor(tmp_path: Path, state: str) -> No
         service.server.process.kill()
         service.server.process.wait()
         wait_until(partial(_is_free, service))
+        assert not group(service.server)
 
 
 def _is_free(service: Family) -> bool:
@@ -83,4 +85,6 @@ def test_a_hung_trial_of_threads_ends_with_the_supervisor(tmp_path: Path) -> Non
             wait_until(lambda: cpu_seconds(trial) > before + BUSY_SECONDS)
         finally:
             supervisor.kill()
-    wait_until(lambda: not is_alive(template) and not is_alive(trial))
+    wait_until(lambda: not is_alive(template))
+    wait_until(lambda: not is_alive(trial))
+    assert supervisor.returncode == -signal.SIGKILL

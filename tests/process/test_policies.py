@@ -3,7 +3,6 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -22,19 +21,6 @@ MEMORY = ["prlimit", "--data=4000000000"]  # a device without end may not take a
 
 def _are_gone(pair: Family, pids: set[int]) -> bool:
     return not (workers(pair.server) | templates(pair.server)) & pids
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Family]:
-    with family(tmp_path_factory.mktemp("policies")) as started:
-        yield started
-
-
-@pytest.fixture
-def pair(running: Family) -> Family:
-    """Two workers, a template and a good model file, which may be another than the accepted one."""
-    running.settle()
-    return running
 
 
 def test_a_killed_template_is_made_again_and_loses_no_request(pair: Family) -> None:

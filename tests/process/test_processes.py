@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -32,19 +31,6 @@ from tests.support.waiting import wait_until
 
 SETTLE_SECONDS = 1.5  # time for a signal that should do nothing to do something
 DRAIN_SECONDS = 4
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Family]:
-    with family(tmp_path_factory.mktemp("processes")) as started:
-        yield started
-
-
-@pytest.fixture
-def pair(running: Family) -> Family:
-    """Two workers and a template, which the other tests may have replaced."""
-    running.settle()
-    return running
 
 
 def test_one_worker_alone_is_one_process(tmp_path: Path) -> None:

@@ -93,15 +93,27 @@ def test_a_refused_reload_changes_nothing_and_the_next_one_works(make: Start) ->
     assert service.restarts() == 2
 
 
-def test_a_load_that_ends_by_itself_is_refused(make: Start) -> None:
+@pytest.mark.parametrize(
+    ("orders", "failure"),
+    [
+        ("exit 1", "ended with 1"),
+        ("crash", "ended by SIGSEGV"),
+        ("hang", "did nothing for 30 s and was killed"),
+    ],
+)
+def test_a_load_that_fails_by_itself_is_refused(make: Start, orders: str, failure: str) -> None:
+    """Another attempt would fail too, unlike after a SIGKILL."""
     service = make()
     old = service.start()
-    service.order("exit 1")
+    service.order(orders)
     service.signal(signal.SIGHUP)
+    if orders == "hang":
+        service.until_load_hangs()
+        service.let_pass(32)
     service.until(lambda: service.log.messages)
     (line,) = service.log.messages
     assert line.startswith("reload rejected, the previous workers keep serving: template ")
-    assert line.endswith(" ended with 1")
+    assert line.endswith(f" {failure}")
     assert service.serving() == old
 
 
@@ -116,20 +128,6 @@ def test_a_load_that_is_killed_is_tried_again(make: Start) -> None:
     service.pool.clock.now += 1
     service.until_logged("reload: done")
     assert not old & service.serving()
-
-
-def test_a_load_that_is_stuck_is_refused(make: Start) -> None:
-    service = make()
-    old = service.start()
-    service.order("hang")
-    service.signal(signal.SIGHUP)
-    service.until_load_hangs()
-    service.let_pass(32)
-    service.until(lambda: service.log.messages)
-    (line,) = service.log.messages
-    assert line.startswith("reload rejected, the previous workers keep serving: template ")
-    assert line.endswith(" did nothing for 30 s and was killed")
-    assert service.serving() == old
 
 
 def test_a_reload_in_the_middle_of_another(make: Start) -> None:

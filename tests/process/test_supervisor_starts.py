@@ -6,6 +6,7 @@ import resource
 import signal
 import socket
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -93,17 +94,23 @@ def test_a_signal_may_have_no_name(make: Start) -> None:
     assert victim not in service.start()
 
 
-def test_a_slot_whose_worker_can_not_start_gets_no_connections(make: Start) -> None:
-    """And gets them again once one can. Each has a listening socket of its own."""
+def test_a_slot_whose_workers_can_not_start_gets_no_connections(make: Start) -> None:
+    """And gets them again once one can. After one failure, they wait for the next start."""
     service = make("die")
     slot = service.sockets[0]
+
+    def is_listening() -> bool:
+        return bool(slot.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
     for number in (1, 2):
-        service.until_logged("ended by SIGKILL while starting; retrying in 1 s", number)
-        assert not slot.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        for wait in (1, 2):
+            line = f"ended by SIGKILL while starting; retrying in {wait} s"
+            service.until_logged(line, number)  # of the first slot, later of both
+            assert is_listening() == (number == 2 and wait == 1)
+            service.pool.clock.now += wait
         service.order_workers("serve")
-        service.pool.clock.now += 1
         workers = service.start()
-        assert slot.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        assert is_listening()
         if number == 1:
             service.order_workers("die")
             for pid in workers:
@@ -166,6 +173,65 @@ def test_no_process_can_be_had_for_a_template(make: Start) -> None:
         service.let_pass(10)
         service.until(lambda: service.supervisor.templates.current)
     assert service.serving() == old
+
+
+def test_copies_for_which_there_is_no_descriptor_leave_none(make: Start) -> None:
+    service = make()
+    old = service.start()
+    made: list[int] = []
+    before = len(os.listdir("/proc/self/fd"))
+
+    def make_file(name: str) -> int:
+        if made:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        made.append(os.open(os.devnull, os.O_RDONLY))
+        return made[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "memfd_create", make_file)
+        service.signal(signal.SIGHUP)
+        service.until_logged("can't start a template: Too many open files; retrying in 1 s")
+    assert len(os.listdir("/proc/self/fd")) == before
+    service.pool.clock.now += 1
+    service.until_logged("reload: done")
+    assert not old & service.serving()
+
+
+def test_a_refusal_may_be_cut_within_a_character(make: Start) -> None:
+    service = make()
+    service.order("refuse x" + "\u00e9" * 4000)
+    service.until(lambda: service.supervisor.is_finished)
+    assert service.supervisor.exit_code == 3
+    assert service.log.messages[0].startswith("x\u00e9\u00e9")
+
+
+def test_why_an_accepted_policy_is_refused_later_is_logged(make: Start) -> None:
+    service = make()
+    old = service.start()
+    assert service.supervisor.templates.accepted
+    (copy, *_) = service.supervisor.templates.accepted.descriptors
+    Path(f"/proc/self/fd/{copy}").write_text("refuse PyTorch is gone")
+    os.kill(service.template(), signal.SIGKILL)
+    service.until_logged(" failed: PyTorch is gone; retrying in 1 s")
+    assert service.serving() == old
+
+
+def test_an_order_that_a_template_took_with_it(make: Start) -> None:
+    """Connections wait for the next start: no worker has failed."""
+    service = make()
+    old, template = service.start(), service.template()
+    os.kill(template, signal.SIGSTOP)
+    victim, other = sorted(old)
+    for pid in old:
+        os.kill(pid, signal.SIGKILL)
+    for pid in (victim, other):
+        service.until_logged(f"worker {pid} ended by SIGKILL; replacing it")
+    os.kill(template, signal.SIGKILL)
+    service.until_logged("worker was not forked while starting; retrying in 1 s", 2)
+    for each in service.sockets:
+        assert each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    service.pool.clock.now += 1
+    assert len(service.start()) == 2
 
 
 def test_a_template_that_is_killed_is_made_again_from_what_it_has_accepted(make: Start) -> None:

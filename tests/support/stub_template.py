@@ -26,7 +26,7 @@ LIFE_SECONDS = 120  # so that a stubborn worker does not outlive a failed test f
 def prepare(
     settings: Settings, counters: int, copies: Sequence[int]
 ) -> tuple[str, Callable[..., int]]:
-    """Follow the orders: refuse TEXT, exit CODE, die, hang; else accept them as a policy."""
+    """Follow the orders: refuse TEXT, exit CODE, die, crash, hang; else accept them as a policy."""
     copy = Path(f"/proc/self/fd/{copies[0]}")
     orders = copy.read_text() or settings.model.read_text()
     copy.write_text(orders)
@@ -35,8 +35,8 @@ def prepare(
         raise Refused(" ".join(rest))
     if kind == "exit":
         sys.exit(int(rest[0]))
-    if kind == "die":
-        os.kill(os.getpid(), signal.SIGKILL)
+    if kind in ("die", "crash"):
+        os.kill(os.getpid(), signal.SIGKILL if kind == "die" else signal.SIGSEGV)
     if kind == "hang":
         settings.model.with_name("hangs").touch()
         signal.pause()
