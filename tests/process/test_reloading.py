@@ -1,6 +1,7 @@
 """Tests of cartpole/process/reloading.py, with loads that end when the test says so."""
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
 
@@ -83,6 +84,8 @@ def test_requests_during_a_load_are_one_load_after_it(requests: int) -> None:
 def test_a_bad_file_is_one_line_and_the_next_request_is_heard(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO, "cartpole")
+
     async def check() -> None:
         loads = Loads(bad=(1,))
         loads.reloader.request()
@@ -92,7 +95,10 @@ def test_a_bad_file_is_one_line_and_the_next_request_is_heard(
         assert (loads.begun, loads.used) == (2, [2])
 
     asyncio.run(check())
-    assert caplog.messages == ["reload rejected, still serving the previous policy: load 1 is bad"]
+    assert caplog.messages == [
+        "reload: the next load waits for the one under way",
+        "reload rejected, still serving the previous policy: load 1 is bad",
+    ]
 
 
 def test_a_load_that_ends_after_the_loop_is_forgotten() -> None:
@@ -113,6 +119,7 @@ def test_a_load_that_ends_after_the_loop_is_forgotten() -> None:
 @pytest.mark.usefixtures("fast")
 def test_a_load_that_works_for_long_is_finished(caplog: pytest.LogCaptureFixture) -> None:
     """However often another one is requested meanwhile."""
+    caplog.set_level(logging.ERROR, "cartpole")
 
     async def check() -> None:
         loads = Loads(busy=True)
@@ -134,6 +141,8 @@ def test_a_load_that_works_for_long_is_finished(caplog: pytest.LogCaptureFixture
 def test_a_load_that_hangs_gives_way_to_the_next(
     is_waiting: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.ERROR, "cartpole")
+
     async def check() -> None:
         loads = Loads()
         loads.reloader.request()
@@ -155,6 +164,7 @@ def test_a_load_that_hangs_gives_way_to_the_next(
 @pytest.mark.parametrize("first", [1, 2])
 def test_two_loads_that_hang_are_all(first: int, caplog: pytest.LogCaptureFixture) -> None:
     """The next one starts when either of them has ended."""
+    caplog.set_level(logging.ERROR, "cartpole")
 
     async def check() -> None:
         loads = Loads()

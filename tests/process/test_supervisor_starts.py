@@ -72,7 +72,8 @@ def check_retried(service: Service, old: set[int], reason: str) -> None:
         before = len(service.log.messages)
         service.let_pass(wait - 1)
         assert len(service.log.messages) == before
-        service.let_pass(1)
+        if number < 5:  # after the last, no start is due before the test asks for one
+            service.let_pass(1)
     assert service.serving() == {other}
 
 
