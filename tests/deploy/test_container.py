@@ -93,5 +93,5 @@ def test_image(image: Image) -> None:
             wait_until(lambda: server.get("/health/ready")[0] == 503)
             log = server.process.communicate(timeout=60)[1]
             assert server.process.returncode == 0, log
-            assert ('"process":1,' in log) == (not flags)  # a supervisor of several logs nothing
+            assert '"process":1,' in log  # nothing stands between the container and the service
     assert image.run(image.health_check(), CARTPOLE_PORT=port)[0] == 1
